@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wenet_runtime.errors import BundleError, UnknownMode
 from wenet_runtime.files import sha256_of
@@ -197,20 +198,20 @@ class Bundle:
         """The full network's graph as ONNX bytes, without numbers."""
         return (self.path / TOPOLOGY).read_bytes()
 
-    def weights(self) -> Dict[str, "np.ndarray[Any, Any]"]:
+    def weights(self) -> Dict[str, NDArray[Any]]:
         """Every number of the supernet by name: full weights and all batch-norm patterns."""
         return load_tensors(self.path / WEIGHTS)
 
-    def statistics(self, mode: Mode) -> Dict[str, "np.ndarray[Any, Any]"]:
+    def statistics(self, mode: Mode) -> Dict[str, NDArray[Any]]:
         """The mode's recalibrated batch-norm statistics by name; empty when it has none of its own."""
         return load_tensors(self.path / mode.statistics) if mode.statistics else {}
 
-    def golden(self) -> Dict[str, "np.ndarray[Any, Any]"]:
+    def golden(self) -> Dict[str, NDArray[Any]]:
         """A few inputs (`input.<name>`) and each mode's outputs on them (`<mode id>.<name>`)."""
         return load_tensors(self.path / GOLDEN)
 
 
-def load_tensors(path: Path) -> Dict[str, "np.ndarray[Any, Any]"]:
+def load_tensors(path: Path) -> Dict[str, NDArray[Any]]:
     """Read a safetensors file into NumPy arrays. Raises `BundleError` naming the file."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file

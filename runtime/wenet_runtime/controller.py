@@ -1,0 +1,131 @@
+"""Owns prediction: profiles × live slowdown → candidates for the policy; every result is fed back."""
+
+import math
+from collections import deque
+from typing import Deque, Dict, List, Mapping, Optional, Sequence
+
+from wenet_runtime.budget import Deadline, RequestOptions
+from wenet_runtime.bundle import Mode
+from wenet_runtime.errors import BudgetImpossible, EnergyUnavailable, UnknownMode
+from wenet_runtime.policy import Candidate, Choice, Limits, select
+from wenet_runtime.profiler import Profile
+from wenet_runtime.slowdown import Slowdown, quantile
+
+OVERHEAD_WINDOW = 64
+
+
+class Controller:
+    """Chooses a mode per request. Clocks are passed in; one thread decides, any may read.
+
+    Args:
+        modes: the modes that can be served.
+        profiles: what each costs on this device, by mode id.
+        attainment: probability with which a chosen mode must finish in time.
+    """
+
+    def __init__(self, modes: Sequence[Mode], profiles: Mapping[str, Profile], attainment: float = 0.99) -> None:
+        self._modes: Dict[str, Mode] = {mode.id: mode for mode in modes}
+        self.profiles = dict(profiles)
+        self.slowdown = Slowdown(attainment)
+        self._attainment = attainment
+        self._overheads: Deque[float] = deque(maxlen=OVERHEAD_WINDOW)
+        self._overhead_median = 0.0
+        self._overhead_bound = 0.0
+
+    def allowed(self, options: RequestOptions) -> List[Mode]:
+        """The modes a request accepts: its pin, and its accuracy floor.
+
+        Raises:
+            UnknownMode: the pinned mode is not served.
+            BudgetImpossible: no mode is accurate enough.
+        """
+        modes = list(self._modes.values())
+        if options.mode is not None:
+            if options.mode not in self._modes:
+                raise UnknownMode(f"no mode '{options.mode}': served are {', '.join(self._modes)}")
+            modes = [self._modes[options.mode]]
+        floor = options.budget.min_accuracy
+        if floor is None:
+            return modes
+        accurate = [mode for mode in modes if mode.accuracy.value >= floor]
+        if not accurate:
+            best = max(modes, key=lambda mode: mode.accuracy.value)
+            raise BudgetImpossible(
+                f"no allowed mode reaches accuracy {floor:g}: the best is {best.id} with {best.accuracy.value:.4f}"
+            )
+        return accurate
+
+    def candidate(self, mode: Mode, rows: int) -> Candidate:
+        """What a mode is predicted to take now for a batch of `rows`."""
+        profile = self.profiles[mode.id]
+        now_ms = profile.p50_ms * rows * self.slowdown.factor
+        tail = max(1.0, self.slowdown.tail or _profile_tail(profile, self._attainment))
+        return Candidate(
+            mode_id=mode.id,
+            accuracy=mode.accuracy.value,
+            median_ms=now_ms + self._overhead_median,
+            bound_ms=now_ms * tail + self._overhead_bound,
+            idle_ms=profile.p50_ms * rows,
+            energy_mj=profile.energy_mj,
+        )
+
+    def choose(
+        self, options: RequestOptions, deadline: Deadline, rows: int, now_s: float, wait_ms: float = 0
+    ) -> Choice:
+        """Choose a mode for a request.
+
+        Args:
+            options: what the request asks for.
+            deadline: its clock.
+            rows: rows of its batch.
+            now_s: the monotonic clock.
+            wait_ms: time it will still wait before it can start; 0 once the engine is free.
+
+        Raises:
+            EnergyUnavailable: an energy budget, but no allowed mode's energy is known.
+            BudgetImpossible, InfeasibleBudget: see `policy.select`.
+        """
+        self.slowdown.forget(now_s)
+        candidates = [self.candidate(mode, rows) for mode in self.allowed(options)]
+        energy_mj = options.budget.energy_mj
+        if energy_mj is not None and all(one.energy_mj is None for one in candidates):
+            raise EnergyUnavailable(
+                "an energy budget needs a meter or a profiled energy, and this device has neither: "
+                "choose --meter, or drop the energy budget"
+            )
+        limits = Limits(
+            left_ms=deadline.left_ms(now_s) - wait_ms,
+            limit_ms=deadline.limit_ms,
+            energy_mj=energy_mj,
+            on_miss=options.on_miss,
+            pinned=options.mode is not None,
+        )
+        return select(candidates, limits)
+
+    def fastest_ms(self, options: RequestOptions, rows: int) -> float:
+        """The least time one request is predicted to hold the engine: for estimating a queue's wait."""
+        return min(self.profiles[mode.id].p50_ms for mode in self.allowed(options)) * rows * self.slowdown.factor
+
+    def observe(self, mode_id: str, infer_ms: float, rows: int, now_s: float) -> None:
+        """Feed back one inference's measured time."""
+        profiled = self.profiles[mode_id].p50_ms * rows
+        if profiled > 0 and math.isfinite(infer_ms):
+            self.slowdown.observe(infer_ms / profiled, now_s)
+
+    def observe_overhead(self, overhead_ms: float) -> None:
+        """Feed back what a reply took after its inference: waking the server, encoding, sending."""
+        self._overheads.append(overhead_ms)
+        ordered = sorted(self._overheads)
+        self._overhead_median = quantile(ordered, 0.5)
+        self._overhead_bound = quantile(ordered, self._attainment)
+
+    def energy_mj(self, mode_id: str) -> Optional[float]:
+        """The profiled energy of a mode per row, mJ."""
+        return self.profiles[mode_id].energy_mj
+
+
+def _profile_tail(profile: Profile, attainment: float) -> float:
+    """How far the profile's own tail lies over its median, at the percentile next above `attainment`."""
+    if profile.p50_ms <= 0:
+        return 1.0
+    return (profile.p95_ms if attainment <= 0.95 else profile.p99_ms) / profile.p50_ms

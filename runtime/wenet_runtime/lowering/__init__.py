@@ -1,0 +1,1 @@
+"""Passes that turn a supernet's graph into a plain network: each a function on a `Graph`, exact by test."""

@@ -1,0 +1,165 @@
+"""An ONNX graph that can be edited: nodes, and numbers as NumPy arrays by name."""
+
+from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from onnx import AttributeProto, NodeProto, helper, numpy_helper
+
+from wenet_runtime.errors import BundleError
+
+OPSET = 13  # what TensorRT 8.2 and ONNX Runtime 1.19 both take
+IR_VERSION = 7  # the IR that belongs to opset 13; today's onnx would write a newer one
+
+
+class Graph:
+    """A model under transformation.
+
+    Attributes:
+        nodes: in topological order.
+        numbers: initializers by name.
+        inputs, outputs: the model's own, as ONNX value infos.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[NodeProto],
+        numbers: Mapping[str, NDArray[Any]],
+        inputs: Sequence[onnx.ValueInfoProto],
+        outputs: Sequence[onnx.ValueInfoProto],
+    ) -> None:
+        self.nodes: List[NodeProto] = list(nodes)
+        self.numbers: Dict[str, NDArray[Any]] = dict(numbers)
+        self.inputs = list(inputs)
+        self.outputs = list(outputs)
+
+    @classmethod
+    def parse(
+        cls,
+        data: bytes,
+        *,
+        numbers: Mapping[str, NDArray[Any]],
+        inputs: Sequence[str],
+        open_nodes: Sequence[str] = (),
+    ) -> "Graph":
+        """Read a model from bytes; `numbers` fill what it leaves open, `inputs` are its real inputs.
+
+        `open_nodes` may read further numbers that the caller fills in after parsing.
+
+        Raises:
+            BundleError: no ONNX model, external data, a wrong opset, or a number that nobody supplies.
+        """
+        model = onnx.ModelProto()
+        try:
+            model.ParseFromString(data)
+        except DecodeError as error:
+            raise BundleError(f"the topology is no ONNX model ({error}): export the bundle again") from None
+        opsets = {entry.domain: entry.version for entry in model.opset_import}
+        if opsets.get("", opsets.get("ai.onnx")) != OPSET or len(opsets) != 1:
+            raise BundleError(f"the topology uses opsets {opsets}, wanted {OPSET} of the default domain only")
+        found: Dict[str, NDArray[Any]] = {}
+        for tensor in model.graph.initializer:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                raise BundleError(f"the topology's '{tensor.name}' is external data: refused")
+            found[tensor.name] = numpy_helper.to_array(tensor)
+        found.update(numbers)
+        real = [value for value in model.graph.input if value.name in inputs]
+        graph = cls(model.graph.node, found, real, model.graph.output)
+        graph._check_complete(frozenset(open_nodes))
+        return graph
+
+    def _check_complete(self, open_nodes: FrozenSet[str]) -> None:
+        known = set(self.numbers) | {value.name for value in self.inputs}
+        for node in self.nodes:
+            read = node.input[:1] if node.name in open_nodes else node.input
+            for name in read:
+                if name and name not in known:
+                    raise BundleError(f"the topology's node '{node.name}' reads '{name}', which the weights lack")
+            known.update(node.output)
+        for value in self.outputs:
+            if value.name not in known:
+                raise BundleError(f"the topology's output '{value.name}' is made by no node")
+
+    def node(self, name: str) -> NodeProto:
+        """The node of that name. Raises `BundleError` when the manifest names one that is not there."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise BundleError(f"the manifest names node '{name}', which the topology lacks: export the bundle again")
+
+    def producer(self, tensor: str) -> Optional[NodeProto]:
+        """The node that makes `tensor`, None for inputs and numbers."""
+        for node in self.nodes:
+            if tensor in node.output:
+                return node
+        return None
+
+    def consumers(self, tensor: str) -> List[NodeProto]:
+        """The nodes that read `tensor`."""
+        return [node for node in self.nodes if tensor in node.input]
+
+    def is_output(self, tensor: str) -> bool:
+        """Whether the model returns `tensor`."""
+        return any(value.name == tensor for value in self.outputs)
+
+    def own_number(self, node: NodeProto, position: int, value: NDArray[Any]) -> None:
+        """Give `node` a number of its own at input `position`, leaving other readers of the old one alone."""
+        name = f"{node.name}.{position}"
+        self.numbers[name] = value
+        while len(node.input) <= position:
+            node.input.append("")
+        node.input[position] = name
+
+    def bypass(self, node: NodeProto) -> None:
+        """Remove a node of one input and one output, joining its readers to what it read."""
+        source, target = node.input[0], node.output[0]
+        self.nodes.remove(node)
+        if self.is_output(target):  # the model's output keeps its name: rename at the source instead
+            source, target = target, source
+            made_by = self.producer(target)
+            if made_by is None:
+                raise BundleError(f"node '{node.name}' joins an input straight to an output")
+            made_by.output[list(made_by.output).index(target)] = source
+        for reader in self.consumers(target):
+            for position, name in enumerate(reader.input):
+                if name == target:
+                    reader.input[position] = source
+
+    def to_bytes(self) -> bytes:
+        """The model as ONNX bytes, opset 13, with only the numbers that are read."""
+        read = {name for node in self.nodes for name in node.input}
+        initializers = [
+            numpy_helper.from_array(np.ascontiguousarray(value), name)
+            for name, value in self.numbers.items()
+            if name in read
+        ]
+        graph = helper.make_graph(self.nodes, "wenet", self.inputs, self.outputs, initializer=initializers)
+        model = helper.make_model(graph, producer_name="wenet-runtime", opset_imports=[helper.make_opsetid("", OPSET)])
+        model.ir_version = IR_VERSION
+        data: bytes = model.SerializeToString()
+        return data
+
+
+def attribute(node: NodeProto, name: str, default: Any) -> Any:
+    """The value of a node's attribute, or `default` when it has none of that name."""
+    for entry in node.attribute:
+        if entry.name == name:
+            return helper.get_attribute_value(entry)
+    return default
+
+
+def set_attribute(node: NodeProto, name: str, value: Any) -> None:
+    """Set a node's attribute, replacing an older value."""
+    kept: List[AttributeProto] = [entry for entry in node.attribute if entry.name != name]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    node.attribute.append(helper.make_attribute(name, value))
+
+
+def conv_groups(graph: Graph, node: NodeProto) -> Tuple[int, int, int]:
+    """(groups, input channels, output channels) of a convolution whose weight is a number."""
+    weight = graph.numbers[node.input[1]]
+    groups = int(attribute(node, "group", 1))
+    return groups, int(weight.shape[1]) * groups, int(weight.shape[0])

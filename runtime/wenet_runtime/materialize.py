@@ -1,0 +1,166 @@
+"""Materializes a mode: supernet topology + weights + groups per layer → a plain ONNX model, without torch.
+
+Weight-enabling (paper III-A, III-B) takes a layer's block diagonal: group i of the outputs reads group i
+of the inputs. The mode's batch norms are folded and its shuffles written into the weights where exact.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, helper
+
+from wenet_runtime.bundle import Bundle, Layer, Norm, Shuffle, TensorSpec
+from wenet_runtime.errors import BundleError
+from wenet_runtime.lowering.fold_batchnorm import fold_batchnorms
+from wenet_runtime.lowering.fold_shuffle import fold_shuffle
+from wenet_runtime.lowering.graph import Graph, set_attribute
+
+
+@dataclass(frozen=True)
+class Supernet:
+    """What every mode is made from: the full network's topology, its weights and what may be switched."""
+
+    topology: bytes
+    inputs: Tuple[TensorSpec, ...]
+    layers: Tuple[Layer, ...]
+    norms: Tuple[Norm, ...]
+    shuffles: Tuple[Shuffle, ...]
+    weights: Mapping[str, NDArray[Any]]
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "Supernet":
+        """The supernet that a bundle carries."""
+        manifest = bundle.manifest
+        return cls(
+            topology=bundle.topology(),
+            inputs=manifest.inputs,
+            layers=manifest.layers,
+            norms=manifest.norms,
+            shuffles=manifest.shuffles,
+            weights=bundle.weights(),
+        )
+
+
+def shuffle_order(channels: int, groups: int) -> NDArray[Any]:
+    """Indices of the paper's shuffle: reshape (groups, n) → transpose → flatten; shuffled[k] = x[order[k]]."""
+    return np.arange(channels, dtype=np.int64).reshape(groups, channels // groups).T.reshape(-1).copy()
+
+
+def block_diagonal(weight: NDArray[Any], groups: int) -> NDArray[Any]:
+    """The enabled part of a full weight.
+
+    Args:
+        weight: (out, in, …).
+        groups: number of independent groups; divides both.
+
+    Returns:
+        (out, in / groups, …): for each output its own group's inputs, as grouped convolution wants it.
+    """
+    outputs, inputs = weight.shape[:2]
+    out, size = outputs // groups, inputs // groups
+    return np.concatenate(
+        [weight[group * out : (group + 1) * out, group * size : (group + 1) * size] for group in range(groups)]
+    )
+
+
+def materialize(
+    supernet: Supernet,
+    groups: Mapping[str, int],
+    statistics: Optional[Mapping[str, NDArray[Any]]] = None,
+    *,
+    fold: bool = True,
+) -> bytes:
+    """Build the plain network of one configuration.
+
+    Args:
+        supernet: topology and weights.
+        groups: group count of every weight-enabled layer, by name.
+        statistics: recalibrated batch-norm means and variances, replacing those of the weights by name.
+        fold: off leaves batch norms and shuffles as operators (the reference for the passes' tests).
+
+    Returns:
+        ONNX bytes, opset 13, IR version 7, no external data.
+
+    Raises:
+        BundleError: a layer without groups, a count it does not allow, or parts that do not fit.
+    """
+    weights: Dict[str, NDArray[Any]] = dict(supernet.weights)
+    weights.update(statistics or {})
+    graph = _complete(supernet, groups, weights)
+    for layer in supernet.layers:
+        _enable(graph, layer, _allowed(layer, groups), weights)
+    if fold:
+        fold_batchnorms(graph)
+        for shuffle in supernet.shuffles:
+            fold_shuffle(graph, graph.node(shuffle.node))
+    return graph.to_bytes()
+
+
+def _complete(supernet: Supernet, groups: Mapping[str, int], weights: Mapping[str, NDArray[Any]]) -> Graph:
+    """The topology with every number in place: weights, the active batch norms, the shuffles' indices."""
+    numbers = dict(weights)
+    graph = Graph.parse(
+        supernet.topology,
+        numbers=numbers,
+        inputs=[spec.name for spec in supernet.inputs],
+        open_nodes=[norm.node for norm in supernet.norms] + [shuffle.node for shuffle in supernet.shuffles],
+    )
+    for norm in supernet.norms:
+        pattern = norm.patterns[groups[norm.layer] if norm.layer is not None else 1]
+        node = graph.node(norm.node)
+        for position, name in enumerate((pattern.weight, pattern.bias, pattern.mean, pattern.var), start=1):
+            if name not in numbers:
+                raise BundleError(f"the weights lack '{name}' of batch norm '{norm.node}': export the bundle again")
+            node.input[position] = name
+        set_attribute(node, "epsilon", norm.eps)
+    for shuffle in supernet.shuffles:
+        graph.own_number(graph.node(shuffle.node), 1, shuffle_order(shuffle.channels, shuffle.groups))
+    return graph
+
+
+def _allowed(layer: Layer, groups: Mapping[str, int]) -> int:
+    if layer.name not in groups:
+        raise BundleError(f"no group count given for layer '{layer.name}'")
+    count = groups[layer.name]
+    if count not in layer.groups:
+        raise BundleError(f"layer '{layer.name}' allows {layer.groups} groups, not {count}")
+    return count
+
+
+def _enable(graph: Graph, layer: Layer, groups: int, weights: Mapping[str, NDArray[Any]]) -> None:
+    """Give the layer's node its enabled weights."""
+    node = graph.node(layer.node)
+    weight = weights[layer.weight]
+    if weight.shape[:2] != (layer.out_channels, layer.in_channels):
+        raise BundleError(
+            f"weight '{layer.weight}' is {weight.shape}, layer '{layer.name}' wants "
+            f"({layer.out_channels}, {layer.in_channels}, …): export the bundle again"
+        )
+    if groups == 1:
+        return
+    if layer.kind == "conv" and node.op_type == "Conv":
+        set_attribute(node, "group", groups)
+        graph.own_number(node, 1, block_diagonal(weight, groups))
+    elif layer.kind == "linear" and node.op_type == "Gemm":
+        _grouped_linear(graph, node, layer, block_diagonal(weight, groups), groups)
+    else:
+        raise BundleError(f"layer '{layer.name}' is a {node.op_type} and not a {layer.kind}: export the bundle again")
+
+
+def _grouped_linear(graph: Graph, node: NodeProto, layer: Layer, weight: NDArray[Any], groups: int) -> None:
+    """Replace a Gemm by a grouped 1×1 convolution on a 1×1 image, which every engine has."""
+    at = graph.nodes.index(node)
+    shape = f"{node.name}.shape"
+    graph.numbers[shape] = np.array([-1, layer.in_channels, 1, 1], dtype=np.int64)
+    graph.numbers[f"{node.name}.weight"] = weight.reshape(weight.shape + (1, 1))
+    image, result = f"{node.name}.image", f"{node.name}.result"
+    inputs = [image, f"{node.name}.weight"]
+    if layer.bias is not None:
+        inputs.append(layer.bias)
+    graph.nodes[at : at + 1] = [
+        helper.make_node("Reshape", [node.input[0], shape], [image], name=f"{node.name}.reshape"),
+        helper.make_node("Conv", inputs, [result], name=node.name, group=groups, kernel_shape=[1, 1]),
+        helper.make_node("Flatten", [result], list(node.output), name=f"{node.name}.flatten", axis=1),
+    ]

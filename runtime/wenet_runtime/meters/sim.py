@@ -1,0 +1,31 @@
+"""A simulated meter: a constant power while the engine is busy. Shown as `sim` wherever it is read."""
+
+from typing import Optional
+
+from wenet_runtime.meters.base import Power
+
+BUSY_W = 5.0  # about a small board under load; invented, not measured
+
+
+class SimMeter:
+    """Energy = constant power × time.
+
+    Args:
+        busy_w: the simulated power of a busy device, W.
+    """
+
+    source = "sim"
+
+    def __init__(self, busy_w: float = BUSY_W) -> None:
+        self._busy_w = busy_w
+
+    def energy_mj(self, start_s: float, end_s: float) -> Optional[float]:
+        """Constant power over the window, mJ."""
+        return max(0.0, end_s - start_s) * self._busy_w * 1e3
+
+    def power(self) -> Optional[Power]:
+        """The simulated power, always fresh."""
+        return Power(self._busy_w, "sim", 0.0)
+
+    def close(self) -> None:
+        """Nothing runs."""

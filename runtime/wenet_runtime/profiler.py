@@ -1,0 +1,103 @@
+"""Measures what modes cost on this device: latency distribution, and energy when a meter answers."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Mapping, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wenet_runtime.engines.base import Engine, Tensors
+from wenet_runtime.meters.base import Meter
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one mode costs on one device, for one row. Milliseconds and millijoules."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    runs: int
+    energy_mj: Optional[float] = None
+    energy_source: str = "none"
+
+
+def profile_of(
+    samples_ms: "List[float] | NDArray[Any]", energy_mj: "List[float] | None" = None, energy_source: str = "none"
+) -> Profile:
+    """Summarise samples: percentiles of latency, median of energy."""
+    p50, p95, p99 = (float(value) for value in np.percentile(np.asarray(samples_ms, dtype=float), (50, 95, 99)))
+    energy = float(np.median(energy_mj)) if energy_mj else None
+    return Profile(p50, p95, p99, len(samples_ms), energy, energy_source if energy is not None else "none")
+
+
+def sample(
+    engines: Mapping[str, Engine],
+    inputs: Tensors,
+    *,
+    rounds: int,
+    warmup: int = 3,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Dict[str, NDArray[Any]]:
+    """Time engines interleaved, so that drift of the machine falls on all of them alike.
+
+    Args:
+        engines: by name.
+        inputs: what every run gets.
+        rounds: runs of each engine; each round runs all of them in a new random order.
+        warmup: runs of each engine before anything is counted.
+        progress: told (rounds done, rounds in all).
+
+    Returns:
+        By name, (rounds,) milliseconds in the order they were taken; sample k of every engine
+        belongs to the same round, so ratios may be taken pairwise.
+    """
+    order = np.random.default_rng(seed)
+    names = list(engines)
+    for engine in engines.values():
+        for _ in range(warmup):
+            engine.infer(inputs)
+    samples = {name: np.empty(rounds) for name in names}
+    for done in range(rounds):
+        for position in order.permutation(len(names)):
+            engine = engines[names[position]]
+            start = time.perf_counter()
+            engine.infer(inputs)
+            samples[names[position]][done] = (time.perf_counter() - start) * 1e3
+        progress(done + 1, rounds)
+    return samples
+
+
+def measure(
+    engines: Mapping[str, Engine],
+    inputs: Tensors,
+    *,
+    rounds: int,
+    warmup: int = 3,
+    meter: Optional[Meter] = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Dict[str, Profile]:
+    """Profile engines interleaved; see `sample`. With a meter, energy is measured in a second pass of
+    back-to-back runs, because one run is shorter than what a meter resolves.
+    """
+    samples = sample(engines, inputs, rounds=rounds, warmup=warmup, progress=progress)
+    rows = next(iter(inputs.values())).shape[0]
+    profiles: Dict[str, Profile] = {}
+    for name, engine in engines.items():
+        energy = _energy_mj(engine, inputs, meter, runs=max(3, rounds // 10)) if meter is not None else None
+        profiles[name] = profile_of(
+            samples[name] / rows,
+            [energy / rows] if energy is not None else None,
+            meter.source if meter is not None else "none",
+        )
+    return profiles
+
+
+def _energy_mj(engine: Engine, inputs: Tensors, meter: Meter, *, runs: int) -> Optional[float]:
+    start = time.monotonic()
+    for _ in range(runs):
+        engine.infer(inputs)
+    energy = meter.energy_mj(start, time.monotonic())
+    return None if energy is None else energy / runs

@@ -1,0 +1,223 @@
+"""The runtime: one engine thread, a deadline queue before it, the decision after queueing.
+
+One thread runs all inferences because a CUDA context belongs to a thread and two inferences on one
+small device only delay each other. Waiting is charged to the request, not hidden.
+"""
+
+import os
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Dict, Optional
+
+from numpy.typing import NDArray
+
+from wenet_runtime.admission import DeadlineQueue
+from wenet_runtime.budget import Deadline, RequestOptions
+from wenet_runtime.controller import Controller
+from wenet_runtime.engines.base import Tensors
+from wenet_runtime.errors import DeadlineExceeded, Draining, SettingsError
+from wenet_runtime.meters.base import Meter
+from wenet_runtime.policy import Choice
+from wenet_runtime.pool import Pool
+
+
+@dataclass(frozen=True)
+class Result:
+    """One answered request.
+
+    Attributes:
+        outputs: every output by name, (batch, …).
+        mode_id, reason: which mode answered and why.
+        predicted_ms: end-to-end latency predicted when it was chosen.
+        queue_ms, infer_ms: time waited, time computed.
+        energy_mj: of one row; None when unknown.
+        energy_source: where that is from: the meter's name, `estimate`, or `none`.
+        switched: another mode ran before.
+        finished_s: monotonic time at which the inference ended.
+    """
+
+    outputs: Dict[str, NDArray[Any]]
+    mode_id: str
+    reason: str
+    predicted_ms: float
+    queue_ms: float
+    infer_ms: float
+    energy_mj: Optional[float]
+    energy_source: str
+    switched: bool
+    finished_s: float
+
+
+@dataclass(eq=False)
+class _Work:
+    inputs: Tensors
+    rows: int
+    options: RequestOptions
+    deadline: Deadline
+    submitted_s: float
+    future: "Future[Result]" = field(default_factory=Future)
+
+
+class Runtime:
+    """Serves one bundle's modes.
+
+    Args:
+        pool: the resident modes.
+        controller: predicts and chooses.
+        meter: measures the energy of each inference.
+        max_queue: how many requests may wait.
+        engine_core: pin the engine thread to this core; None leaves it to the system.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        controller: Controller,
+        meter: Meter,
+        *,
+        max_queue: int = 64,
+        engine_core: Optional[int] = None,
+    ) -> None:
+        self.pool = pool
+        self.controller = controller
+        self.meter = meter
+        self._queue: DeadlineQueue[_Work] = DeadlineQueue(max_queue)
+        self._core = engine_core
+        self._busy_until_s = 0.0
+        self._running = 0
+        self._last_mode: Optional[str] = None
+        self.draining = False
+        self._started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._serve, name="wenet-engine", daemon=True)
+        self._thread.start()
+        self._started.result()
+
+    @property
+    def active(self) -> Optional[str]:
+        """The mode that answered last."""
+        return self._last_mode
+
+    @property
+    def queue_depth(self) -> int:
+        """Requests that wait."""
+        return len(self._queue)
+
+    @property
+    def pending(self) -> int:
+        """Requests accepted and not answered yet."""
+        return len(self._queue) + self._running
+
+    def submit(self, inputs: Tensors, options: RequestOptions, start_s: float) -> "Future[Result]":
+        """Accept a request or refuse it at once.
+
+        Args:
+            inputs: every input by name, (batch, …), already checked against the bundle.
+            options: what the request asks for.
+            start_s: monotonic time of its first byte; its budget counts from there.
+
+        Returns:
+            A future. Cancelling it takes the request out of the queue; it fails once it runs.
+            It raises what `Controller.choose` raises, `DeadlineExceeded`, or `EngineError`.
+
+        Raises:
+            Draining, QueueFull, and what `Controller.choose` raises for the predicted wait.
+        """
+        if self.draining:
+            raise Draining("the server is shutting down and takes no new work: send to another one")
+        now_s = time.monotonic()
+        rows = next(iter(inputs.values())).shape[0]
+        work = _Work(inputs, rows, options, Deadline(start_s, options.effective_ms), now_s)
+        at_s = work.deadline.at_s
+        wait_ms = max(0.0, self._busy_until_s - now_s) * 1e3 + self._queue.wait_ms(priority=options.priority, at_s=at_s)
+        self.controller.choose(options, work.deadline, rows=rows, now_s=now_s, wait_ms=wait_ms)
+        expected_ms = self.controller.fastest_ms(options, rows)
+        work.future.add_done_callback(lambda future: self._queue.discard(work) if future.cancelled() else None)
+        self._queue.put(work, priority=options.priority, at_s=at_s, expected_ms=expected_ms)
+        return work.future
+
+    def close(self, timeout_s: float = 30.0) -> bool:
+        """Take no new work, finish what was accepted, free the engines.
+
+        Returns:
+            Whether all accepted work was finished in time.
+        """
+        self.draining = True
+        self._queue.close()
+        self._thread.join(timeout_s)
+        finished = not self._thread.is_alive()
+        if finished:  # engines in use cannot be freed
+            self.pool.close()
+            self.meter.close()
+        return finished
+
+    def _serve(self) -> None:
+        try:
+            if self._core is not None:
+                os.sched_setaffinity(0, {self._core})
+        except OSError as error:
+            self._started.set_exception(SettingsError(f"cannot pin the engine to core {self._core}: {error.strerror}"))
+            return
+        self._started.set_result(None)
+        while True:
+            work = self._queue.get()
+            if work is None:
+                return
+            if not work.future.set_running_or_notify_cancel():
+                continue
+            self._running = 1
+            try:
+                result = self._answer(work)
+            except Exception as error:  # noqa: BLE001 - the engine thread must outlive any one request
+                work.future.set_exception(error)
+            else:
+                work.future.set_result(result)
+            finally:
+                self._running = 0
+                self._busy_until_s = 0.0
+
+    def _answer(self, work: _Work) -> Result:
+        now_s = time.monotonic()
+        if work.deadline.left_ms(now_s) <= 0 and (work.options.on_miss != "late" or _protocol_over(work, now_s)):
+            raise DeadlineExceeded(
+                f"the budget of {work.deadline.limit_ms:g} ms ended while the request waited",
+                executed=False,
+                budget_ms=work.deadline.limit_ms,
+            )
+        choice = self.controller.choose(work.options, work.deadline, rows=work.rows, now_s=now_s)
+        self._busy_until_s = now_s + choice.median_ms / 1e3
+        start_s = time.monotonic()
+        outputs = self.pool.get(choice.mode_id).infer(work.inputs)
+        end_s = time.monotonic()
+        infer_ms = (end_s - start_s) * 1e3
+        self.controller.observe(choice.mode_id, infer_ms, work.rows, end_s)
+        energy_mj, source = self._energy(choice, work.rows, start_s, end_s)
+        switched = self._last_mode not in (None, choice.mode_id)
+        self._last_mode = choice.mode_id
+        return Result(
+            outputs=outputs,
+            mode_id=choice.mode_id,
+            reason=choice.reason,
+            predicted_ms=work.deadline.elapsed_ms(now_s) + choice.median_ms,
+            queue_ms=(now_s - work.submitted_s) * 1e3,
+            infer_ms=infer_ms,
+            energy_mj=energy_mj,
+            energy_source=source,
+            switched=switched,
+            finished_s=end_s,
+        )
+
+    def _energy(self, choice: Choice, rows: int, start_s: float, end_s: float) -> "tuple[Optional[float], str]":
+        measured = self.meter.energy_mj(start_s, end_s)
+        if measured is not None:
+            return measured / rows, self.meter.source
+        if choice.energy_mj is not None:
+            return choice.energy_mj, "estimate"
+        return None, "none"
+
+
+def _protocol_over(work: _Work, now_s: float) -> bool:
+    """Whether a protocol's deadline has passed: unlike a budget, it ends `late` work too."""
+    limit_ms = work.options.protocol_ms
+    return limit_ms is not None and work.deadline.elapsed_ms(now_s) >= limit_ms

@@ -1,0 +1,281 @@
+"""The application: routes, and the straight line of one inference request."""
+
+import asyncio
+import math
+import time
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from typing import Any, Dict, FrozenSet, List, Optional
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from wenet_runtime import __version__
+from wenet_runtime.budget import Deadline, RequestOptions
+from wenet_runtime.bundle import Bundle, Mode
+from wenet_runtime.errors import DeadlineExceeded, WeNetError
+from wenet_runtime.runtime import Result, Runtime
+from wenet_runtime.service.bodies import decode, media_type, read_body
+from wenet_runtime.service.encoding import json_bytes
+from wenet_runtime.service.envelope import App, Envelope
+from wenet_runtime.service.metrics import CONTENT_TYPE, Metrics
+from wenet_runtime.service.options import Defaults, header_options, parameter_options, request_options
+from wenet_runtime.service.problems import PROBLEMS, Problem, problem_of, problem_response
+from wenet_runtime.service.replies import encode, response, result_headers, result_parameters, wanted_reply
+
+# Most answers come sooner than this; only a request that waits longer is watched for its client leaving.
+WATCH_AFTER_S = 0.02
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the routes work with."""
+
+    bundle: Bundle
+    runtime: Runtime
+    metrics: Metrics
+    defaults: Defaults
+
+
+def create_app(service: Service, *, hosts: Optional[FrozenSet[str]] = None) -> App:
+    """Build the ASGI application.
+
+    Args:
+        service: what it serves.
+        hosts: names that `Host` may carry; None for any.
+    """
+    # The stock /docs page loads scripts from elsewhere, so there is none yet.
+    app = FastAPI(title="wenet-runtime", version=__version__, docs_url=None, redoc_url=None)
+
+    @app.post("/infer", summary="Answer within a budget", responses=_RESPONSES)
+    async def infer(request: Request) -> Response:
+        return await _infer(service, request)
+
+    @app.get("/modes", summary="The modes and what they cost here")
+    async def modes(request: Request) -> Response:
+        return _json_response(_modes(service))
+
+    @app.get("/metrics", summary="Prometheus metrics")
+    async def metrics(request: Request) -> Response:
+        return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    @app.get("/v2/health/live", summary="The event loop turns")
+    async def live(request: Request) -> Response:
+        return _json_response({"live": True})
+
+    @app.get("/v2/health/ready", summary="A warm mode can answer")
+    async def ready(request: Request) -> Response:
+        if service.runtime.draining:
+            raise Problem("draining", "the server is shutting down")
+        if not service.runtime.pool.resident:
+            raise Problem("not-ready", "no mode is loaded")
+        return _json_response({"ready": True, "live": True})
+
+    app.add_exception_handler(Exception, _on_error)
+    app.add_exception_handler(WeNetError, _on_error)
+    app.add_exception_handler(Problem, _on_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    return Envelope(app, hosts=hosts, closing=lambda: service.runtime.draining)
+
+
+_RESPONSES: Dict[Any, Dict[str, Any]] = {
+    status: {"description": ", ".join(slug for slug, (code, _) in PROBLEMS.items() if code == status)}
+    for status in sorted({status for status, _ in PROBLEMS.values()})
+}
+
+
+def _json_response(members: Any) -> Response:
+    return Response(json_bytes(members), media_type="application/json")
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    return problem_response(problem_of(error), request)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    slug = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "malformed-request")
+    detail = {"not-found": "no such path: POST /infer, GET /modes, /metrics, /v2/health/live or /v2/health/ready"}
+    text = detail.get(slug, f"{request.method} is not allowed here")
+    return problem_response(Problem(slug, text, headers=error.headers), request)
+
+
+async def _infer(service: Service, request: Request) -> Response:
+    """One request: headers → options, body → tensors, runtime → result, result → body and headers."""
+    try:
+        return await _answer(service, request)
+    except ClientGone:
+        service.metrics.cancelled()
+        return Response(status_code=499)  # nobody reads it
+    except Exception as error:  # noqa: BLE001 - every failure is counted and answered as a problem
+        problem = problem_of(error)
+        service.metrics.failed(problem.slug)
+        if problem.slug == "internal":
+            raise  # the server logs it with its traceback; the client gets `internal`
+        return problem_response(problem, request)
+
+
+async def _answer(service: Service, request: Request) -> Response:
+    start_s: float = request.scope["wenet.start_s"]
+    manifest = service.bundle.manifest
+    headers = header_options(request)
+    media = media_type(request)
+    body = await read_body(request)
+    received_s = time.monotonic()
+    decoded = decode(media, body, request.headers.get("inference-header-content-length"), manifest)
+    options = request_options(headers, parameter_options(decoded.parameters), service.defaults)
+    wanted = wanted_reply(
+        request, manifest, outputs=decoded.outputs, raw=decoded.raw_reply, request_id=decoded.request_id
+    )
+    decoded_s = time.monotonic()
+    result = await _run(service, request, decoded.inputs, options, start_s)
+
+    rows = next(iter(decoded.inputs.values())).shape[0]
+    deadline = Deadline(start_s, options.effective_ms)
+    met = _met(result, options, deadline, time.monotonic())
+    latency_ms = (time.monotonic() - start_s) * 1e3
+    parameters = result_parameters(result, latency_ms=latency_ms, met=met)
+    encoding_s = time.monotonic()
+    content, content_headers = encode(result, wanted, manifest, parameters)
+    # The body is encoded: the headers and the verdict are those of now.
+    now_s = time.monotonic()
+    latency_ms = (now_s - start_s) * 1e3
+    met = _met(result, options, deadline, now_s)
+    if met is False and _must_be_timely(options, deadline, now_s):
+        raise DeadlineExceeded(
+            f"answered after {latency_ms:.3g} ms, the budget was {deadline.limit_ms:g} ms",
+            executed=True, budget_ms=deadline.limit_ms,
+        )
+    parameters = result_parameters(result, latency_ms=latency_ms, met=met)
+    timing = _server_timing(start_s, received_s, decoded_s, result, encoding_s, now_s, rows)
+    service.runtime.controller.observe_overhead((now_s - result.finished_s) * 1e3)
+    service.metrics.answered(result, latency_ms=latency_ms, rows=rows, met=met)
+    return response(content, {**content_headers, **result_headers(parameters, timing)})
+
+
+def _met(result: Result, options: RequestOptions, deadline: Deadline, now_s: float) -> Optional[bool]:
+    """Whether the budgets held; None when there were none."""
+    in_time = deadline.left_ms(now_s) >= 0
+    budget_mj = options.budget.energy_mj
+    if budget_mj is not None and result.energy_mj is not None:
+        return in_time and result.energy_mj <= budget_mj
+    return None if deadline.limit_ms is None else in_time
+
+
+def _must_be_timely(options: RequestOptions, deadline: Deadline, now_s: float) -> bool:
+    """Whether a late answer is an error: under `reject`, or when a protocol's deadline has passed."""
+    if deadline.left_ms(now_s) >= 0:
+        return False
+    protocol_ms = options.protocol_ms
+    return options.on_miss == "reject" or (protocol_ms is not None and deadline.elapsed_ms(now_s) > protocol_ms)
+
+
+def _server_timing(
+    start_s: float, received_s: float, decoded_s: float, result: Result, encoding_s: float, now_s: float, rows: int
+) -> str:
+    parts = (
+        ("recv", received_s - start_s, ""),
+        ("decode", decoded_s - received_s, ""),
+        ("queue", result.queue_ms / 1e3, ""),
+        ("infer", result.infer_ms / 1e3, f';desc="batch={rows}"'),
+        ("encode", now_s - encoding_s, ""),
+        ("total", now_s - start_s, ""),
+    )
+    return ", ".join(f"{name};dur={seconds * 1e3:.3f}{more}" for name, seconds, more in parts)
+
+
+class ClientGone(Exception):
+    """The client closed the connection while its request waited."""
+
+
+async def _run(
+    service: Service, request: Request, inputs: Dict[str, Any], options: RequestOptions, start_s: float
+) -> Result:
+    """Submit and wait: to the result, the deadline, or the client's leaving."""
+    work = service.runtime.submit(inputs, options, start_s)
+    answer = asyncio.wrap_future(work)
+    limit_ms = options.protocol_ms if options.on_miss == "late" else options.effective_ms
+    deadline = Deadline(start_s, limit_ms)
+    left_s = max(0.0, deadline.left_ms(time.monotonic()) / 1e3)
+    await asyncio.wait({answer}, timeout=min(left_s, WATCH_AFTER_S))
+    if not answer.done():
+        await _watch(request, answer, deadline)
+    if answer.done():
+        try:
+            return answer.result()
+        except CancelledError:
+            raise DeadlineExceeded("the request was cancelled", executed=False) from None
+    # Expired or left alone: what still waits is taken out and never runs, what runs is waited for.
+    if work.cancel():
+        answer.cancel()
+        if deadline.left_ms(time.monotonic()) > 0:
+            raise ClientGone
+        raise DeadlineExceeded(
+            f"the budget of {deadline.limit_ms:g} ms ended while the request waited",
+            executed=False, budget_ms=deadline.limit_ms,
+        )
+    return await answer
+
+
+async def _watch(request: Request, answer: "asyncio.Future[Result]", deadline: Deadline) -> None:
+    """Wait for the answer, the deadline or a disconnect, whichever comes first."""
+    gone = asyncio.ensure_future(_disconnected(request))
+    left_ms = deadline.left_ms(time.monotonic())
+    try:
+        await asyncio.wait(
+            {answer, gone},
+            timeout=None if math.isinf(left_ms) else max(0.0, left_ms / 1e3),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+    finally:
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _modes(service: Service) -> Dict[str, Any]:
+    """The body of GET /modes."""
+    runtime, defaults = service.runtime, service.defaults
+    total = sum(service.metrics.served.values())
+    return {
+        "model": service.bundle.manifest.model,
+        "bundle_sha256": service.bundle.sha256,
+        "policy": {
+            "budget_ms": defaults.budget_ms,
+            "budget_mj": defaults.budget_mj,
+            "min_accuracy": defaults.min_accuracy,
+            "mode": defaults.mode,
+            "on_miss": defaults.on_miss,
+        },
+        "active": runtime.active,
+        "slowdown": round(runtime.controller.slowdown.factor, 4),
+        "modes": [_mode(service, mode, total) for mode in service.bundle.modes],
+    }
+
+
+def _mode(service: Service, mode: Mode, total: int) -> Dict[str, Any]:
+    profile = service.runtime.controller.profiles[mode.id]
+    served = service.metrics.served[mode.id]
+    resident: List[str] = service.runtime.pool.resident
+    return {
+        "id": mode.id,
+        "groups": dict(mode.groups),
+        "precision": mode.precision,
+        "macs": mode.macs,
+        "params": mode.params,
+        "accuracy": mode.accuracy.value,
+        "latency_ms": {
+            "p50": round(profile.p50_ms, 4),
+            "p95": round(profile.p95_ms, 4),
+            "p99": round(profile.p99_ms, 4),
+        },
+        "energy_mj": None if profile.energy_mj is None else round(profile.energy_mj, 4),
+        "energy_source": profile.energy_source,
+        "resident": mode.id in resident,
+        "served": served,
+        "active_share": round(served / total, 4) if total else 0.0,
+    }

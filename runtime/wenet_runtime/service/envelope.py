@@ -1,0 +1,76 @@
+"""What surrounds every request: its clock, its id, and the Host it may name."""
+
+import re
+import time
+import uuid
+from typing import Any, Awaitable, Callable, FrozenSet, List, MutableMapping, Optional, Tuple
+
+from starlette.requests import Request
+
+from wenet_runtime.service.problems import Problem, problem_response
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
+
+
+class Envelope:
+    """ASGI middleware around the whole application.
+
+    Args:
+        app: what it surrounds.
+        hosts: names that `Host` may carry, None for any. On a loopback bind this keeps other
+            sites' pages from reaching the daemon through DNS rebinding.
+        closing: whether replies should end their connection, because the server drains.
+    """
+
+    def __init__(self, app: App, *, hosts: Optional[FrozenSet[str]], closing: Callable[[], bool]) -> None:
+        self._app = app
+        self._hosts = hosts
+        self._closing = closing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        # The head has been read by now: its arrival is not counted yet (SERVICE stamps the first byte).
+        scope["wenet.start_s"] = time.monotonic()
+        given = _header(scope["headers"], b"x-request-id")
+        valid = given is not None and _REQUEST_ID.fullmatch(given) is not None
+        request_id = given.decode("ascii") if given is not None and valid else uuid.uuid4().hex[:16]
+        scope["wenet.request_id"] = request_id
+
+        async def send_with_id(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                headers: List[Tuple[bytes, bytes]] = list(message["headers"])
+                headers.append((b"x-request-id", request_id.encode("ascii")))
+                if self._closing():
+                    headers.append((b"connection", b"close"))
+                message["headers"] = headers
+            await send(message)
+
+        problem = self._refused(scope["headers"], given is not None and not valid)
+        if problem is not None:
+            await problem_response(problem, Request(scope))(scope, receive, send_with_id)
+            return
+        await self._app(scope, receive, send_with_id)
+
+    def _refused(self, headers: List[Tuple[bytes, bytes]], bad_id: bool) -> Optional[Problem]:
+        if bad_id:
+            return Problem("bad-header", "X-Request-Id takes 1 to 128 of A-Z a-z 0-9 . _ : -")
+        host = (_header(headers, b"host") or b"").decode("latin-1").lower()
+        name = host if host.endswith("]") else host.rsplit(":", 1)[0]
+        if self._hosts is not None and name not in self._hosts:
+            return Problem("bad-header", "this Host is not served on a loopback address: name it with --allowed-host")
+        return None
+
+
+def _header(headers: List[Tuple[bytes, bytes]], name: bytes) -> Optional[bytes]:
+    for found, value in headers:
+        if found == name:
+            return value
+    return None

@@ -1,0 +1,68 @@
+"""Image bodies → input tensors: size checked by the header before anything is decoded."""
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from wenet_runtime.bundle import Preprocess
+from wenet_runtime.service.problems import Problem
+
+MAX_IMAGE_BYTES = 8 << 20
+MAX_PIXELS = 16_777_216
+# What Pillow's JPEG and PNG readers raise on damaged files.
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, TypeError, KeyError)
+
+
+def decode_image(data: bytes, preprocess: Preprocess) -> NDArray[Any]:
+    """Decode one JPEG or PNG and prepare it as the bundle says.
+
+    Args:
+        data: the file's bytes.
+        preprocess: colour, size and normalisation of the model's input.
+
+    Returns:
+        (1, channels, height, width), float32.
+
+    Raises:
+        Problem: too-large or malformed-request.
+    """
+    if len(data) > MAX_IMAGE_BYTES:
+        raise Problem("too-large", f"the image has {len(data)} bytes, at most {MAX_IMAGE_BYTES} are taken")
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            _check_pixels(image)
+            pixels = _prepared(image, preprocess)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise Problem("too-large", f"the image has more than {MAX_PIXELS} pixels") from None
+    except UnidentifiedImageError:
+        raise Problem(
+            "malformed-request", "the body is no JPEG or PNG image: send the file as it is"
+        ) from None
+    except _DAMAGED as error:
+        raise Problem("malformed-request", f"the image is damaged or cut short ({type(error).__name__})") from None
+    scaled = pixels.astype(np.float32) / np.float32(255)
+    if scaled.ndim == 2:
+        scaled = scaled[:, :, None]
+    mean = np.asarray(preprocess.mean, np.float32)
+    std = np.asarray(preprocess.std, np.float32)
+    return np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1)[None])
+
+
+def _check_pixels(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise Problem("too-large", f"the image has {image.width}×{image.height} pixels, at most {MAX_PIXELS} are taken")
+
+
+def _prepared(image: Image.Image, preprocess: Preprocess) -> NDArray[Any]:
+    """Decode, convert to the model's colours and size. (height, width) or (height, width, 3), 0–255."""
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it to white
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    converted = image.convert(preprocess.color)
+    if converted.size != (preprocess.width, preprocess.height):
+        converted = converted.resize((preprocess.width, preprocess.height), Image.Resampling.BILINEAR)
+    return np.asarray(converted)

@@ -1,0 +1,97 @@
+"""Prometheus metrics of one server; names and units are part of HTTP API v1."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from wenet_runtime import __version__
+from wenet_runtime.bundle import Bundle
+from wenet_runtime.runtime import Result, Runtime
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0)
+_RATIOS = (0.5, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
+
+
+class Metrics:
+    """Counts what happens to requests.
+
+    Args:
+        bundle: named in `wenet_bundle_info`.
+        runtime: read for the gauges when metrics are asked for.
+    """
+
+    def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
+        self._registry = CollectorRegistry()
+        registry = self._registry
+        self._runtime = runtime
+        self._requests = Counter("wenet_requests", "Requests by outcome", ["outcome"], registry=registry)
+        self._duration = Histogram(
+            "wenet_request_duration_seconds", "End to end", ["mode"], buckets=_SECONDS, registry=registry
+        )
+        self._queued = Histogram("wenet_queue_duration_seconds", "Waiting", buckets=_SECONDS, registry=registry)
+        self._inference = Histogram(
+            "wenet_inference_duration_seconds", "Computing", ["mode"], buckets=_SECONDS, registry=registry
+        )
+        self._budgets = Counter("wenet_budget_requests", "Answers that had a budget", ["met"], registry=registry)
+        self._error = Histogram(
+            "wenet_prediction_error_ratio", "Measured over predicted latency", buckets=_RATIOS, registry=registry
+        )
+        self._switches = Counter("wenet_mode_switches", "Changes of mode", ["to", "reason"], registry=registry)
+        self._energy = Counter("wenet_energy_joules", "Energy of inferences", ["rail"], registry=registry)
+        self._active = Gauge("wenet_mode_active", "1 for the mode that answered last", ["mode"], registry=registry)
+        depth = Gauge("wenet_queue_depth", "Requests waiting", registry=registry)
+        depth.set_function(lambda: runtime.queue_depth)
+        inflight = Gauge("wenet_inflight_requests", "Requests accepted and not answered", registry=registry)
+        inflight.set_function(lambda: runtime.pending)
+        self._power = Gauge("wenet_power_watts", "Power now", ["rail"], registry=registry)
+        self._age = Gauge("wenet_power_sample_age_seconds", "Age of the power reading", registry=registry)
+        build = Gauge("wenet_build_info", "1, labelled", ["version"], registry=registry)
+        build.labels(__version__).set(1)
+        info = Gauge("wenet_bundle_info", "1, labelled", ["sha256"], registry=registry)
+        info.labels(bundle.sha256).set(1)
+        self.served = {mode.id: 0 for mode in bundle.modes}
+
+    def answered(self, result: Result, *, latency_ms: float, rows: int, met: "bool | None") -> None:
+        """Count one executed request."""
+        outcome = "late" if met is False else "degraded" if result.reason == "degraded" else "ok"
+        self._requests.labels(outcome).inc()
+        self.served[result.mode_id] += 1
+        self._duration.labels(result.mode_id).observe(latency_ms / 1e3)
+        self._queued.observe(result.queue_ms / 1e3)
+        self._inference.labels(result.mode_id).observe(result.infer_ms / 1e3)
+        if result.predicted_ms > 0:
+            self._error.observe(latency_ms / result.predicted_ms)
+        if met is not None:
+            self._budgets.labels("true" if met else "false").inc()
+        if result.switched:
+            self._switches.labels(result.mode_id, result.reason).inc()
+        if result.energy_mj is not None:
+            self._energy.labels(result.energy_source).inc(result.energy_mj * rows / 1e3)
+
+    def failed(self, slug: str) -> None:
+        """Count one request that got a problem instead of an answer."""
+        self._requests.labels(_OUTCOMES.get(slug, "client_error")).inc()
+
+    def cancelled(self) -> None:
+        """Count one request whose client left."""
+        self._requests.labels("cancelled").inc()
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        for mode_id in self.served:
+            self._active.labels(mode_id).set(1 if mode_id == self._runtime.active else 0)
+        power = self._runtime.meter.power()
+        if power is not None:
+            self._power.labels(power.rail).set(power.watts)
+            self._age.set(power.age_s)
+        return generate_latest(self._registry)
+
+
+_OUTCOMES = {
+    "deadline-infeasible": "rejected_deadline",
+    "budget-impossible": "rejected_deadline",
+    "queue-full": "rejected_queue",
+    "draining": "rejected_queue",
+    "deadline-exceeded": "expired",
+    "internal": "error",
+    "not-ready": "error",
+}

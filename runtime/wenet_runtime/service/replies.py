@@ -1,0 +1,131 @@
+"""Results → response bodies and headers, as HTTP API v1 sections 5 and 6 say."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wenet_runtime.bundle import Manifest
+from wenet_runtime.runtime import Result
+from wenet_runtime.service.bodies import JSON, NPY, OCTETS
+from wenet_runtime.service.encoding import flat_list, json_bytes, npy_bytes, raw_bytes
+from wenet_runtime.service.problems import Problem
+
+MAX_TOP_K = 100
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The form of the reply: media type, which outputs, how many best labels."""
+
+    media: str
+    outputs: Tuple[str, ...]
+    top_k: int
+    request_id: Optional[str]
+
+
+def wanted_reply(
+    request: Request, manifest: Manifest, *, outputs: Optional[Tuple[str, ...]], raw: bool, request_id: Optional[str]
+) -> Wanted:
+    """Read `Accept` and `top_k`. Raises `Problem` malformed-request."""
+    names = outputs or tuple(spec.name for spec in manifest.outputs)
+    accept = request.headers.get("accept", "")
+    media = OCTETS if raw else JSON
+    for one in accept.split(","):
+        asked = one.split(";", 1)[0].strip().lower()
+        if asked in (JSON, OCTETS) or (asked == NPY and len(names) == 1):
+            media = asked
+            break
+    text = request.query_params.get("top_k")
+    if text is None:
+        return Wanted(media, names, 0, request_id)
+    if not text.isdigit() or not 1 <= int(text) <= MAX_TOP_K:
+        raise Problem("malformed-request", f"top_k is '{text[:20]}': give 1 to {MAX_TOP_K}")
+    if media == NPY:
+        raise Problem("malformed-request", "top_k needs JSON: an .npy reply has no place for it")
+    return Wanted(media, names, int(text), request_id)
+
+
+def encode(result: Result, wanted: Wanted, manifest: Manifest, parameters: Mapping[str, Any]) -> Tuple[bytes, Dict[str, str]]:
+    """A result's body and the headers that describe it."""
+    if wanted.media == NPY:
+        return npy_bytes(result.outputs[wanted.outputs[0]]), {"Content-Type": NPY}
+    members: Dict[str, Any] = {"model_name": manifest.model, "model_version": result.mode_id}
+    if wanted.request_id is not None:
+        members["id"] = wanted.request_id
+    members["parameters"] = parameters
+    if wanted.top_k:
+        members["top_k"] = top_k(result.outputs[wanted.outputs[0]], manifest.labels, wanted.top_k)
+    datatypes = {spec.name: spec.datatype for spec in manifest.outputs}
+    tensors = []
+    binary: List[bytes] = []
+    for name in wanted.outputs:
+        values = result.outputs[name]
+        tensor: Dict[str, Any] = {"name": name, "datatype": datatypes[name], "shape": list(values.shape)}
+        if wanted.media == OCTETS:
+            binary.append(raw_bytes(values))
+            tensor["parameters"] = {"binary_data_size": len(binary[-1])}
+        else:
+            tensor["data"] = flat_list(values)
+        tensors.append(tensor)
+    members["outputs"] = tensors
+    head = json_bytes(members)
+    if wanted.media == OCTETS:
+        return b"".join([head, *binary]), {"Content-Type": OCTETS, "Inference-Header-Content-Length": str(len(head))}
+    return head, {"Content-Type": JSON}
+
+
+def top_k(scores: NDArray[Any], labels: Tuple[str, ...], count: int) -> List[List[Dict[str, Any]]]:
+    """The best labels of each row, best first; scores as softmax probabilities. `scores` is (batch, classes)."""
+    rows = scores.reshape(scores.shape[0], -1).astype(np.float64)
+    shifted = np.exp(rows - rows.max(axis=1, keepdims=True))
+    shares = shifted / shifted.sum(axis=1, keepdims=True)
+    best = np.argsort(-shares, axis=1, kind="stable")[:, :count]
+    return [
+        [
+            {
+                "index": int(index),
+                "label": labels[index] if index < len(labels) else str(index),
+                "score": round(float(shares[row, index]), 6) if np.isfinite(shares[row, index]) else None,
+            }
+            for index in best[row]
+        ]
+        for row in range(rows.shape[0])
+    ]
+
+
+def result_parameters(result: Result, *, latency_ms: float, met: Optional[bool]) -> Dict[str, Any]:
+    """What the `WeNet-*` response headers say, typed, for the JSON body."""
+    parameters: Dict[str, Any] = {
+        "wenet_mode": result.mode_id,
+        "wenet_mode_reason": result.reason,
+        "wenet_predicted_ms": round(result.predicted_ms, 3),
+        "wenet_latency_ms": round(latency_ms, 3),
+        "wenet_energy_source": result.energy_source,
+    }
+    if met is not None:
+        parameters["wenet_budget_met"] = met
+    if result.energy_mj is not None:
+        parameters["wenet_energy_mj"] = round(result.energy_mj, 3)
+    return parameters
+
+
+def result_headers(parameters: Mapping[str, Any], timing: str) -> Dict[str, str]:
+    """The same figures as `WeNet-*` response headers, with `Server-Timing`."""
+    headers = {_header(name): value if isinstance(value, str) else json.dumps(value) for name, value in parameters.items()}
+    headers["Server-Timing"] = timing
+    return headers
+
+
+def _header(parameter: str) -> str:
+    """wenet_predicted_ms → WeNet-Predicted-Ms."""
+    return "WeNet-" + "-".join(part.capitalize() for part in parameter.split("_")[1:])
+
+
+def response(body: bytes, headers: Mapping[str, str]) -> Response:
+    """A 200 with exactly these headers."""
+    return Response(body, 200, dict(headers))

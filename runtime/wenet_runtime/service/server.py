@@ -1,0 +1,70 @@
+"""The HTTP server's life: bind, serve, drain on SIGTERM, exit."""
+
+import asyncio
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Optional
+
+import uvicorn
+
+from wenet_runtime.runtime import Runtime
+from wenet_runtime.service.envelope import App
+
+IDLE_CONNECTION_S = 30
+POLL_S = 0.01
+
+
+class Server(uvicorn.Server):
+    """uvicorn with a drain.
+
+    The first SIGTERM or SIGINT turns `ready` to 503 at once; work goes on for `drain_delay_s`, then
+    is refused; accepted work finishes within `drain_timeout_s`. A second signal exits at once.
+    """
+
+    def __init__(
+        self, app: App, runtime: Runtime, *, host: str, port: int, drain_delay_s: float, drain_timeout_s: float
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                http="httptools",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=IDLE_CONNECTION_S,
+                timeout_graceful_shutdown=int(max(1, drain_timeout_s)),
+            )
+        )
+        self._runtime = runtime
+        self._delay_s = drain_delay_s
+        self._timeout_s = drain_timeout_s
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._drain: "Optional[asyncio.Task[None]]" = None
+        self.abandoned = 0
+
+    async def serve(self, sockets: "Optional[list[object]]" = None) -> None:  # type: ignore[override]
+        """Serve until drained."""
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets=sockets)  # type: ignore[arg-type]
+
+    def handle_exit(self, sig: int, frame: Optional[FrameType]) -> None:
+        """Signal handler: drain on the first signal, exit on the second."""
+        if self._drain is not None:
+            os._exit(130 if sig == signal.SIGINT else 143)
+        self._runtime.stop_ready()
+        if self._loop is not None and threading.current_thread() is threading.main_thread():
+            self._drain = self._loop.create_task(self._finish())
+
+    async def _finish(self) -> None:
+        await asyncio.sleep(self._delay_s)
+        self._runtime.stop_accepting()
+        end = asyncio.get_running_loop().time() + self._timeout_s
+        while self._runtime.pending and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(POLL_S)
+        self.abandoned = self._runtime.pending
+        self.should_exit = True

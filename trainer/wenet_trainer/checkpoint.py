@@ -1,0 +1,140 @@
+"""One file that holds a training run: weights, optimizer state and what rebuilds the network.
+
+A single safetensors file with JSON in its metadata, so a kill can never leave weights of one epoch
+beside settings of another. No random state is kept, because every draw follows from (seed, epoch).
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from wenet_runtime.files import write_atomic
+
+from wenet_trainer.errors import CheckpointError, NetworkError, TrainingError
+from wenet_trainer.models import build
+from wenet_trainer.recipe import Recipe
+
+FORMAT = "wenet-checkpoint"
+FORMAT_VERSION = "1"
+FILE = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training run after some epochs.
+
+    Attributes:
+        recipe: the settings.
+        epochs_done: finished epochs.
+        history: one record per finished epoch (loss, seconds, accuracies).
+        weights: parameters and buffers by name.
+        optimizer: state by "<key>.<parameter name>".
+    """
+
+    recipe: Recipe
+    epochs_done: int
+    history: tuple[Mapping[str, float], ...]
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+
+    def network(self) -> nn.Module:
+        """The supernet with these weights.
+
+        Raises:
+            CheckpointError: the weights do not fit the model the checkpoint names.
+        """
+        net = build(self.recipe.model, self.recipe.model_arguments)
+        try:
+            net.load_state_dict(dict(self.weights))
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the checkpoint's weights do not fit model '{self.recipe.model}' ({str(error)[:200]}…): "
+                "was the model's code changed since?"
+            ) from None
+        return net
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write the file so that a kill leaves the old one or the new one."""
+    tensors = {f"model.{name}": value.detach().contiguous() for name, value in checkpoint.weights.items()}
+    tensors |= {f"optimizer.{name}": value.contiguous() for name, value in checkpoint.optimizer.items()}
+    state = {
+        "recipe": checkpoint.recipe.to_json(),
+        "epochs_done": checkpoint.epochs_done,
+        "history": [dict(record) for record in checkpoint.history],
+    }
+    metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "state": json.dumps(state)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, save(tensors, metadata))
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint file, or the one inside a directory.
+
+    Raises:
+        CheckpointError: missing, truncated, or not one of ours; the message names the file.
+    """
+    if path.is_dir():
+        path = path / FILE
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}: make one with `wenet-trainer train --out {path.parent}`")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, struct.error) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no safetensors file ({error}): restore it, or train again into another --out"
+        ) from None
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is a safetensors file, but no {FORMAT}: name one that wenet-trainer wrote")
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {metadata.get('format_version')!r}, this wenet-trainer reads "
+            f"{FORMAT_VERSION}: use a matching version"
+        )
+    return _decode(path, metadata, tensors)
+
+
+def optimizer_state(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors by "<key>.<parameter name>"."""
+    return {
+        f"{key}.{name}": value
+        for name, parameter in net.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(net: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Put tensors from `optimizer_state` back into an optimizer over `net.parameters()`."""
+    parameters = dict(net.named_parameters())
+    for full_name, value in state.items():
+        key, _, name = full_name.partition(".")
+        if name not in parameters:
+            raise CheckpointError(f"the checkpoint's optimizer knows '{name}', the model does not: train again")
+        optimizer.state[parameters[name]][key] = value.clone()
+
+
+def _decode(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
+    try:
+        state: dict[str, Any] = json.loads(metadata["state"])
+        return Checkpoint(
+            recipe=Recipe.from_json(state["recipe"]),
+            epochs_done=int(state["epochs_done"]),
+            history=tuple(state["history"]),
+            weights=_under("model.", tensors),
+            optimizer=_under("optimizer.", tensors),
+        )
+    except (KeyError, TypeError, ValueError, TrainingError, NetworkError) as error:
+        raise CheckpointError(f"{path} has a damaged header ({error}): restore it, or train again") from None
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,183 @@
+"""The weight-enabled layers of WeNet: their active weights are the block diagonal of one full weight.
+
+A pattern (`groups`) enables 1/groups of a layer's weights (paper III-A, III-B). The enabled part is
+copied out, never masked, so time and gradients shrink with it. Channel shuffle (III-B) and switchable
+batch norm (III-C) stand here too, because they only make sense beside these layers.
+"""
+
+from collections.abc import Iterator
+from math import gcd
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wenet_trainer.errors import NetworkError
+
+MAX_GROUPS = 16
+
+
+def allowed_groups(in_channels: int, out_channels: int, max_groups: int = MAX_GROUPS) -> tuple[int, ...]:
+    """Powers of two up to `max_groups` that divide both channel counts, ascending, starting with 1."""
+    if max_groups < 1:
+        raise NetworkError(f"max_groups must be at least 1, got {max_groups}")
+    common = gcd(in_channels, out_channels)
+    levels = [1]
+    while levels[-1] * 2 <= max_groups and common % (levels[-1] * 2) == 0:
+        levels.append(levels[-1] * 2)
+    return tuple(levels)
+
+
+def block_diagonal(weight: Tensor, groups: int) -> Tensor:
+    """The enabled part of a full weight.
+
+    Args:
+        weight: (out, in, ...) full weight.
+        groups: pattern; must divide both `out` and `in`.
+
+    Returns:
+        (groups, out / groups, in / groups, ...): group j of the outputs sees group j of the inputs.
+    """
+    out_channels, in_channels, *kernel = weight.shape
+    blocks = weight.view(groups, out_channels // groups, groups, in_channels // groups, *kernel)
+    return torch.diagonal(blocks, dim1=0, dim2=2).movedim(-1, 0)
+
+
+def _clip(groups: int, allowed: tuple[int, ...]) -> int:
+    if groups < 1:
+        raise NetworkError(f"groups must be at least 1, got {groups}")
+    return max(level for level in allowed if level <= groups)
+
+
+class WeightEnabledConv2d(nn.Conv2d):
+    """A convolution that runs as 1, 2, 4 … independent groups cut out of one full weight (paper III-B).
+
+    Attributes:
+        groups_allowed: the patterns its channels allow.
+        active_groups: the pattern the next forward uses.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = False,
+        max_groups: int = MAX_GROUPS,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias)
+        self.groups_allowed = allowed_groups(in_channels, out_channels, max_groups)
+        self.active_groups = 1
+
+    def set_groups(self, groups: int) -> None:
+        """Activate a pattern, clipped to the largest allowed one that is not above it."""
+        self.active_groups = _clip(groups, self.groups_allowed)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, in, H, W) → (N, out, H', W') with the active pattern."""
+        groups = self.active_groups
+        weight = self.weight
+        if groups > 1:  # at 1 the parameter itself is used, so an export keeps its name
+            weight = block_diagonal(weight, groups).flatten(0, 1)
+        return F.conv2d(input, weight, self.bias, self.stride, self.padding, self.dilation, groups)
+
+
+class WeightEnabledLinear(nn.Linear):
+    """A dense layer that runs as independent groups cut out of one full weight (paper III-A)."""
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, max_groups: int = MAX_GROUPS
+    ) -> None:
+        super().__init__(in_features, out_features, bias=bias)
+        self.groups_allowed = allowed_groups(in_features, out_features, max_groups)
+        self.active_groups = 1
+
+    def set_groups(self, groups: int) -> None:
+        """Activate a pattern, clipped to the largest allowed one that is not above it."""
+        self.active_groups = _clip(groups, self.groups_allowed)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in) → (..., out) with the active pattern."""
+        groups = self.active_groups
+        if groups == 1:
+            return F.linear(input, self.weight, self.bias)
+        grouped = input.unflatten(-1, (groups, -1))
+        out = torch.einsum("...gi,goi->...go", grouped, block_diagonal(self.weight, groups)).flatten(-2)
+        return out if self.bias is None else out + self.bias
+
+
+WeightEnabled = WeightEnabledConv2d | WeightEnabledLinear
+
+
+def shuffle_indices(channels: int, groups: int) -> Tensor:
+    """Which input channel each output channel of a shuffle takes: (channels,) int64.
+
+    Reshape to (groups, n), transpose, flatten (paper III-B).
+    """
+    if groups < 1 or channels % groups:
+        raise NetworkError(f"{channels} channels cannot be shuffled in {groups} groups: choose a divisor of {channels}")
+    return torch.arange(channels).view(groups, channels // groups).t().flatten()
+
+
+class ChannelShuffle(nn.Module):
+    """The fixed channel shuffle between two weight-enabled layers, whatever their active patterns are."""
+
+    permutation: Tensor
+
+    def __init__(self, channels: int, groups: int = MAX_GROUPS) -> None:
+        super().__init__()
+        self.channels = channels
+        self.groups = groups
+        # Not persistent: it follows from (channels, groups), so it is no number of the checkpoint.
+        self.register_buffer("permutation", shuffle_indices(channels, groups), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, ...) → the same with channels permuted; exports as one Gather."""
+        return x.index_select(1, self.permutation)
+
+    def extra_repr(self) -> str:
+        """What the printed network shows."""
+        return f"{self.channels}, groups={self.groups}"
+
+
+class SwitchableBatchNorm2d(nn.BatchNorm2d):
+    """A batch norm per weight-enabling pattern (paper III-C), switched by the layer that feeds it.
+
+    It is itself the norm of pattern 1, so the full network's parameter names stay those of a plain
+    network; `patterns` holds the others. It may stand behind a depthwise convolution: `fed_by` is the
+    weight-enabled layer whose pattern decides, not the module just before it.
+    """
+
+    def __init__(self, channels: int, *, fed_by: WeightEnabled, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(channels, eps=eps, momentum=momentum)
+        # In a tuple, so that it is no submodule (its weights are not ours), yet deepcopy follows it.
+        self._fed_by = (fed_by,)
+        self.patterns = nn.ModuleDict(
+            {str(level): nn.BatchNorm2d(channels, eps, momentum) for level in fed_by.groups_allowed if level > 1}
+        )
+
+    @property
+    def fed_by(self) -> WeightEnabled:
+        """The weight-enabled layer whose active pattern decides."""
+        return self._fed_by[0]
+
+    def norms(self) -> Iterator[tuple[int, nn.BatchNorm2d]]:
+        """Every pattern's batch norm, with pattern 1 being this module."""
+        yield 1, self
+        for level, norm in self.patterns.items():
+            assert isinstance(norm, nn.BatchNorm2d)
+            yield int(level), norm
+
+    def active_norm(self) -> nn.BatchNorm2d:
+        """The batch norm that the next forward uses; may be this module itself."""
+        return dict(self.norms())[self.fed_by.active_groups]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) → the same, normalised with the active pattern's parameters."""
+        groups = self.fed_by.active_groups
+        if groups == 1:
+            return super().forward(input)
+        out: Tensor = self.patterns[str(groups)](input)
+        return out
