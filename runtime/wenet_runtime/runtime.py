@@ -20,7 +20,7 @@ from wenet_runtime.engines.base import Tensors
 from wenet_runtime.errors import DeadlineExceeded, Draining, SettingsError
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.policy import Choice
-from wenet_runtime.pool import Pool
+from wenet_runtime.pool import WARMUP_RUNS, Pool
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ class Runtime:
         controller: predicts and chooses.
         meter: measures the energy of each inference.
         max_queue: how many requests may wait.
+        warmup: inputs that the engine thread runs on every mode before it takes requests, because
+            a first run on a new thread is slow; None skips that.
         engine_core: pin the engine thread to this core; None leaves it to the system.
     """
 
@@ -78,6 +80,7 @@ class Runtime:
         meter: Meter,
         *,
         max_queue: int = 64,
+        warmup: Optional[Tensors] = None,
         engine_core: Optional[int] = None,
     ) -> None:
         self.pool = pool
@@ -85,10 +88,12 @@ class Runtime:
         self.meter = meter
         self._queue: DeadlineQueue[_Work] = DeadlineQueue(max_queue)
         self._core = engine_core
+        self._warmup = warmup
         self._busy_until_s = 0.0
         self._running = 0
         self._last_mode: Optional[str] = None
         self.draining = False
+        self._accepting = True
         self._started: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, name="wenet-engine", daemon=True)
         self._thread.start()
@@ -124,7 +129,7 @@ class Runtime:
         Raises:
             Draining, QueueFull, and what `Controller.choose` raises for the predicted wait.
         """
-        if self.draining:
+        if not self._accepting:
             raise Draining("the server is shutting down and takes no new work: send to another one")
         now_s = time.monotonic()
         rows = next(iter(inputs.values())).shape[0]
@@ -137,13 +142,22 @@ class Runtime:
         self._queue.put(work, priority=options.priority, at_s=at_s, expected_ms=expected_ms)
         return work.future
 
+    def drain(self) -> None:
+        """Say to whoever asks that this runtime is about to stop; work is still taken."""
+        self.draining = True
+
+    def refuse(self) -> None:
+        """Take no new work from now on; what was accepted goes on."""
+        self.draining = True
+        self._accepting = False
+
     def close(self, timeout_s: float = 30.0) -> bool:
         """Take no new work, finish what was accepted, free the engines.
 
         Returns:
             Whether all accepted work was finished in time.
         """
-        self.draining = True
+        self.refuse()
         self._queue.close()
         self._thread.join(timeout_s)
         finished = not self._thread.is_alive()
@@ -154,10 +168,9 @@ class Runtime:
 
     def _serve(self) -> None:
         try:
-            if self._core is not None:
-                os.sched_setaffinity(0, {self._core})
-        except OSError as error:
-            self._started.set_exception(SettingsError(f"cannot pin the engine to core {self._core}: {error.strerror}"))
+            self._start()
+        except Exception as error:  # noqa: BLE001 - handed to the constructor, which raises it
+            self._started.set_exception(error)
             return
         self._started.set_result(None)
         while True:
@@ -176,6 +189,18 @@ class Runtime:
             finally:
                 self._running = 0
                 self._busy_until_s = 0.0
+
+    def _start(self) -> None:
+        """Pin this thread and run every mode once or more on it."""
+        try:
+            if self._core is not None:
+                os.sched_setaffinity(0, {self._core})  # 0: this thread alone
+        except OSError as error:
+            raise SettingsError(f"cannot pin the engine to core {self._core}: {error.strerror}") from None
+        if self._warmup is not None:
+            for engine in self.pool.engines.values():
+                for _ in range(WARMUP_RUNS):
+                    engine.infer(self._warmup)
 
     def _answer(self, work: _Work) -> Result:
         now_s = time.monotonic()

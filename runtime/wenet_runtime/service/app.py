@@ -108,7 +108,7 @@ async def _infer(service: Service, request: Request) -> Response:
     except ClientGone:
         service.metrics.cancelled()
         return Response(status_code=499)  # nobody reads it
-    except Exception as error:  # noqa: BLE001 - every failure is counted and answered as a problem
+    except Exception as error:
         problem = problem_of(error)
         service.metrics.failed(problem.slug)
         if problem.slug == "internal":
@@ -145,7 +145,8 @@ async def _answer(service: Service, request: Request) -> Response:
     if met is False and _must_be_timely(options, deadline, now_s):
         raise DeadlineExceeded(
             f"answered after {latency_ms:.3g} ms, the budget was {deadline.limit_ms:g} ms",
-            executed=True, budget_ms=deadline.limit_ms,
+            executed=True,
+            budget_ms=deadline.limit_ms,
         )
     parameters = result_parameters(result, latency_ms=latency_ms, met=met)
     timing = _server_timing(start_s, received_s, decoded_s, result, encoding_s, now_s, rows)
@@ -213,7 +214,8 @@ async def _run(
             raise ClientGone
         raise DeadlineExceeded(
             f"the budget of {deadline.limit_ms:g} ms ended while the request waited",
-            executed=False, budget_ms=deadline.limit_ms,
+            executed=False,
+            budget_ms=deadline.limit_ms,
         )
     return await answer
 
@@ -221,10 +223,11 @@ async def _run(
 async def _watch(request: Request, answer: "asyncio.Future[Result]", deadline: Deadline) -> None:
     """Wait for the answer, the deadline or a disconnect, whichever comes first."""
     gone = asyncio.ensure_future(_disconnected(request))
+    first: set[asyncio.Future[Any]] = {answer, gone}
     left_ms = deadline.left_ms(time.monotonic())
     try:
         await asyncio.wait(
-            {answer, gone},
+            first,
             timeout=None if math.isinf(left_ms) else max(0.0, left_ms / 1e3),
             return_when=asyncio.FIRST_COMPLETED,
         )

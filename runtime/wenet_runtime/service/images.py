@@ -40,9 +40,7 @@ def decode_image(data: bytes, preprocess: Preprocess) -> NDArray[Any]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Problem("too-large", f"the image has more than {MAX_PIXELS} pixels") from None
     except UnidentifiedImageError:
-        raise Problem(
-            "malformed-request", "the body is no JPEG or PNG image: send the file as it is"
-        ) from None
+        raise Problem("malformed-request", "the body is no JPEG or PNG image: send the file as it is") from None
     except _DAMAGED as error:
         raise Problem("malformed-request", f"the image is damaged or cut short ({type(error).__name__})") from None
     scaled = pixels.astype(np.float32) / np.float32(255)

@@ -50,7 +50,9 @@ def wanted_reply(
     return Wanted(media, names, int(text), request_id)
 
 
-def encode(result: Result, wanted: Wanted, manifest: Manifest, parameters: Mapping[str, Any]) -> Tuple[bytes, Dict[str, str]]:
+def encode(
+    result: Result, wanted: Wanted, manifest: Manifest, parameters: Mapping[str, Any]
+) -> Tuple[bytes, Dict[str, str]]:
     """A result's body and the headers that describe it."""
     if wanted.media == NPY:
         return npy_bytes(result.outputs[wanted.outputs[0]]), {"Content-Type": NPY}
@@ -116,7 +118,9 @@ def result_parameters(result: Result, *, latency_ms: float, met: Optional[bool])
 
 def result_headers(parameters: Mapping[str, Any], timing: str) -> Dict[str, str]:
     """The same figures as `WeNet-*` response headers, with `Server-Timing`."""
-    headers = {_header(name): value if isinstance(value, str) else json.dumps(value) for name, value in parameters.items()}
+    headers = {
+        _header(name): value if isinstance(value, str) else json.dumps(value) for name, value in parameters.items()
+    }
     headers["Server-Timing"] = timing
     return headers
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import threading
 from types import FrameType
 from typing import Optional
 
@@ -44,7 +43,7 @@ class Server(uvicorn.Server):
         self._delay_s = drain_delay_s
         self._timeout_s = drain_timeout_s
         self._loop: Optional[asyncio.AbstractEventLoop] = None
-        self._drain: "Optional[asyncio.Task[None]]" = None
+        self._drain: Optional[asyncio.Task[None]] = None
         self.abandoned = 0
 
     async def serve(self, sockets: "Optional[list[object]]" = None) -> None:  # type: ignore[override]
@@ -54,15 +53,20 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: Optional[FrameType]) -> None:
         """Signal handler: drain on the first signal, exit on the second."""
-        if self._drain is not None:
+        if self._runtime.draining:
             os._exit(130 if sig == signal.SIGINT else 143)
-        self._runtime.stop_ready()
-        if self._loop is not None and threading.current_thread() is threading.main_thread():
-            self._drain = self._loop.create_task(self._finish())
+        self._runtime.drain()
+        if self._loop is None:
+            self.should_exit = True
+        else:  # wakes the loop, which may sleep in its selector
+            self._loop.call_soon_threadsafe(self._begin_drain)
+
+    def _begin_drain(self) -> None:
+        self._drain = asyncio.ensure_future(self._finish())
 
     async def _finish(self) -> None:
         await asyncio.sleep(self._delay_s)
-        self._runtime.stop_accepting()
+        self._runtime.refuse()
         end = asyncio.get_running_loop().time() + self._timeout_s
         while self._runtime.pending and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(POLL_S)

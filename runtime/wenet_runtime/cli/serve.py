@@ -1,0 +1,61 @@
+"""Runs the daemon: socket, server, drain, exit code."""
+
+import asyncio
+import logging
+import socket
+
+import typer
+
+from wenet_runtime.cli.commands import EXIT_BIND, EXIT_FAILURE, fail, progress, say
+from wenet_runtime.errors import SettingsError
+from wenet_runtime.service.daemon import Daemon, check_bind, open_daemon
+from wenet_runtime.service.server import Server
+from wenet_runtime.settings import Settings
+
+
+def serve_until_drained(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and exit 0, or 1 if accepted work was abandoned."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        check_bind(settings)
+    except SettingsError as error:
+        fail(str(error), EXIT_BIND)
+    listener = _listen(settings)
+    daemon = open_daemon(settings, progress)
+    server = Server(
+        daemon.app,
+        daemon.runtime,
+        host=settings.host,
+        port=settings.port,
+        drain_delay_s=settings.drain_delay_s,
+        drain_timeout_s=settings.drain_timeout_s,
+    )
+    _announce(daemon, settings, listener.getsockname()[1])
+    asyncio.run(server.serve(sockets=[listener]))
+    finished = daemon.runtime.close(timeout_s=0.0 if server.abandoned else settings.drain_timeout_s)
+    if server.abandoned or not finished:
+        fail(f"{max(1, server.abandoned)} accepted requests were abandoned after the drain's time", EXIT_FAILURE)
+    say("drained")
+    raise typer.Exit(0)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        fail(f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another --port", EXIT_BIND)
+    return listener
+
+
+def _announce(daemon: Daemon, settings: Settings, port: int) -> None:
+    profiles = daemon.runtime.controller.profiles
+    modes = ", ".join(f"{mode.id} {profiles[mode.id].p50_ms:.2f} ms" for mode in daemon.bundle.modes)
+    simulated = " (SIMULATED engine: answers are made up)" if settings.engine == "sim" else ""
+    budget = "none" if settings.budget_ms is None else f"{settings.budget_ms:g} ms"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    say(f"modes{simulated}: {modes}")
+    say(f"serving {daemon.bundle.manifest.model} on http://{host}:{port} with budget {budget}; stop with Ctrl-C")

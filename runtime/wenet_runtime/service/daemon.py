@@ -1,0 +1,155 @@
+"""Puts a daemon together: settings → bundle, engines, profile, runtime, application."""
+
+import datetime
+import ipaddress
+from dataclasses import dataclass
+from typing import Callable, Dict, FrozenSet, Optional
+
+from wenet_runtime.budget import RequestOptions
+from wenet_runtime.builder import DeviceCache, this_device
+from wenet_runtime.bundle import Bundle
+from wenet_runtime.controller import Controller
+from wenet_runtime.engines import ENGINES
+from wenet_runtime.engines.base import Backend
+from wenet_runtime.errors import BudgetImpossible, EngineError, MeterError, SettingsError
+from wenet_runtime.meters import METERS
+from wenet_runtime.meters.base import Meter
+from wenet_runtime.pool import Pool, golden_inputs
+from wenet_runtime.profiler import Profile, measure
+from wenet_runtime.registry import load
+from wenet_runtime.runtime import Runtime
+from wenet_runtime.service.app import Service, create_app
+from wenet_runtime.service.envelope import LOOPBACK_NAMES, App
+from wenet_runtime.service.metrics import Metrics
+from wenet_runtime.service.options import Defaults
+from wenet_runtime.settings import Settings
+
+Progress = Callable[[str, int, int], None]
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    del what, done, total
+
+
+@dataclass(frozen=True)
+class Device:
+    """A bundle opened on this device: its modes resident, its meter running, its costs known."""
+
+    bundle: Bundle
+    cache: DeviceCache
+    pool: Pool
+    meter: Meter
+    profiles: Dict[str, Profile]
+
+
+def open_cache(settings: Settings) -> DeviceCache:
+    """The cache of this bundle on this device, engines not loaded. Raises `BundleError`, `EngineError`."""
+    bundle = Bundle(settings.bundle)
+    return _cache(settings, bundle, _backend(settings, bundle))
+
+
+def _backend(settings: Settings, bundle: Bundle) -> Backend:
+    backend: Backend = load(ENGINES, settings.engine, kind="engine", error=EngineError)(bundle, settings.threads)
+    return backend
+
+
+def _cache(settings: Settings, bundle: Bundle, backend: Backend) -> DeviceCache:
+    device = this_device(backend.name, backend.version, settings.threads)
+    return DeviceCache(settings.cache_dir.expanduser(), bundle, device)
+
+
+def open_device(settings: Settings, progress: Progress = _silent, *, profile_again: bool = False) -> Device:
+    """Verify the bundle, load every mode, and read or measure what each costs here.
+
+    Raises:
+        BundleError, EngineError, MeterError: what is wrong, and what to do.
+    """
+    bundle = Bundle(settings.bundle)
+    backend = _backend(settings, bundle)
+    meter: Meter = load(METERS, settings.meter, kind="meter", error=MeterError)()
+    cache = _cache(settings, bundle, backend)
+    pool = Pool(bundle, backend, cache.model, progress)
+    profiles = None if profile_again else cache.read_profiles()
+    if profiles is None:
+        profiles = measure(
+            pool.engines,
+            golden_inputs(bundle, rows=1),
+            rounds=settings.profile_rounds,
+            meter=meter,
+            progress=lambda done, total: progress("profiling", done, total),
+        )
+        measured_at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        cache.write_profiles(profiles, measured_at=measured_at)
+    return Device(bundle, cache, pool, meter, profiles)
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A daemon ready to serve."""
+
+    bundle: Bundle
+    runtime: Runtime
+    app: App
+
+
+def open_daemon(settings: Settings, progress: Progress = _silent) -> Daemon:
+    """Everything but the socket.
+
+    Raises:
+        BudgetImpossible: the settings' own budget is met by no mode on this device.
+        SettingsError: the bind address needs authentication; see `check_bind`.
+    """
+    check_bind(settings)
+    device = open_device(settings, progress)
+    controller = Controller(device.bundle.modes, device.profiles, settings.attainment)
+    defaults = Defaults(settings.budget_ms, settings.budget_mj, settings.min_accuracy, settings.mode, settings.on_miss)
+    _check_feasible(controller, settings)
+    runtime = Runtime(
+        device.pool,
+        controller,
+        device.meter,
+        max_queue=settings.max_queue,
+        warmup=golden_inputs(device.bundle, rows=1),
+        engine_core=settings.engine_core,
+    )
+    service = Service(device.bundle, runtime, Metrics(device.bundle, runtime), defaults)
+    return Daemon(device.bundle, runtime, create_app(service, hosts=allowed_hosts(settings)))
+
+
+def _check_feasible(controller: Controller, settings: Settings) -> None:
+    """A budget that no mode meets even when idle would refuse every request: say so at the start."""
+    options = RequestOptions(mode=settings.mode)
+    allowed = controller.allowed(options)
+    fastest = min(allowed, key=lambda mode: controller.profiles[mode.id].p50_ms)
+    fastest_ms = controller.profiles[fastest.id].p50_ms
+    if settings.budget_ms is not None and fastest_ms > settings.budget_ms:
+        raise BudgetImpossible(
+            f"no mode meets --budget-ms {settings.budget_ms:g} on this device: "
+            f"the fastest, {fastest.id}, takes {fastest_ms:.3g} ms"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_bind(settings: Settings) -> None:
+    """Refuse to open an unauthenticated daemon to a network. Raises `SettingsError`."""
+    if not is_loopback(settings.host) and not settings.insecure_no_auth:
+        raise SettingsError(
+            f"--host {settings.host} is reachable from other machines and this version has no authentication: "
+            "listen on 127.0.0.1 behind a proxy that has, or accept the risk with --insecure-no-auth"
+        )
+
+
+def allowed_hosts(settings: Settings) -> Optional[FrozenSet[str]]:
+    """Names that `Host` may carry; None (any) when the address is not a loopback one."""
+    if not is_loopback(settings.host):
+        return None
+    return LOOPBACK_NAMES | {name.lower() for name in settings.allowed_host} | {settings.host}

@@ -1,0 +1,133 @@
+"""Every setting of the daemon, declared once: flags, WENET_* variables and TOML keys derive from here.
+
+Precedence: flag > environment > `--config` TOML > user TOML > system TOML > default.
+"""
+
+import difflib
+import os
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Type
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from wenet_runtime.errors import SettingsError
+
+SYSTEM_TOML = Path("/etc/wenet/runtime.toml")
+
+
+def _user_dir(variable: str, fallback: str) -> Path:
+    return Path(os.environ.get(variable) or str(Path.home() / fallback)) / "wenet"
+
+
+class Settings(BaseSettings):
+    """The daemon's settings. Frozen; a value's range is checked here and nowhere else."""
+
+    model_config = SettingsConfigDict(env_prefix="WENET_", extra="forbid", frozen=True)
+
+    bundle: Path = Field(default=Path("bundle"), description="directory of the exported bundle")
+    budget_ms: Optional[float] = Field(
+        default=None, ge=0.001, le=600_000, description="end-to-end latency budget of requests that bring none, ms"
+    )
+    budget_mj: Optional[float] = Field(
+        default=None, ge=0.001, le=1_000_000, description="energy budget of requests that bring none, mJ per row"
+    )
+    min_accuracy: Optional[float] = Field(
+        default=None, ge=0, le=1, description="accuracy floor of requests that bring none, 0-1"
+    )
+    mode: Optional[str] = Field(default=None, description="pin one mode for requests that pin none")
+    on_miss: str = Field(
+        default="degrade", pattern="^(degrade|reject|late)$", description="when nothing fits: degrade, reject or late"
+    )
+    attainment: float = Field(
+        default=0.99, gt=0, lt=1, description="probability with which a chosen mode must finish in time"
+    )
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    engine: str = Field(default="ort", description="engine that runs the modes: ort, sim (simulated)")
+    threads: int = Field(default=1, ge=1, le=256, description="threads of one inference")
+    engine_core: Optional[int] = Field(default=None, ge=0, description="pin the engine thread to this core")
+    meter: str = Field(default="none", description="source of watts: none, sim (simulated)")
+    cache_dir: Path = Field(
+        default_factory=lambda: _user_dir("XDG_CACHE_HOME", ".cache"),
+        description="where this device's engines and profiles are kept",
+    )
+    profile_rounds: int = Field(
+        default=200, ge=10, le=100_000, description="runs of each mode when the device is profiled at the first start"
+    )
+    max_queue: int = Field(default=64, ge=1, le=100_000, description="how many requests may wait")
+    drain_delay_s: float = Field(default=0.0, ge=0, le=600, description="seconds of further service after SIGTERM")
+    drain_timeout_s: float = Field(default=30.0, ge=0, le=3600, description="seconds for accepted work to finish")
+    allowed_host: List[str] = Field(
+        default_factory=list, description="further Host names taken on a loopback address; may be repeated"
+    )
+    insecure_no_auth: bool = Field(
+        default=False, description="listen on other than loopback addresses although there is no authentication"
+    )
+
+    @field_validator("host")
+    @classmethod
+    def _host_not_empty(cls, value: str) -> str:
+        if not value:
+            raise ValueError("empty; give 127.0.0.1 for this machine only")
+        return value
+
+
+def load_settings(flags: Mapping[str, Any], *, config: Optional[Path] = None) -> Settings:
+    """Join flags, environment and TOML files.
+
+    Args:
+        flags: settings given on the command line, those not given left out.
+        config: a TOML file that must exist.
+
+    Raises:
+        SettingsError: an unknown key, an impossible value, or an unreadable file; names which.
+    """
+    from_files: Dict[str, Any] = {}
+    for path in (SYSTEM_TOML, _user_dir("XDG_CONFIG_HOME", ".config") / "runtime.toml", config):
+        if path is not None and (path is config or path.is_file()):
+            from_files.update(_read_toml(path))
+
+    class Joined(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: Type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> Tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=from_files)
+
+    try:
+        return Joined(**flags)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "?"
+        flag = "--" + name.replace("_", "-")
+        raise SettingsError(f"{flag} (WENET_{name.upper()}) is {first['input']!r}: {first['msg']}") from None
+    except ValueError as error:  # a list in the environment that is no JSON
+        raise SettingsError(f"an environment variable cannot be read: {error}") from None
+
+
+def _read_toml(path: Path) -> Dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    try:
+        with path.open("rb") as file:
+            values: Dict[str, Any] = tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is no TOML: {error}") from None
+    for key in values:
+        if key not in Settings.model_fields:
+            close = difflib.get_close_matches(key, list(Settings.model_fields), n=1)
+            hint = f": did you mean '{close[0]}'?" if close else f": known are {', '.join(Settings.model_fields)}"
+            raise SettingsError(f"{path} has unknown key '{key}'{hint}")
+    return values

@@ -1,0 +1,173 @@
+"""From a checkpoint to the modes worth keeping: searches, measures again, drops what is dominated."""
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+from wenet_runtime.pareto import hypervolume, pareto_front
+from wenet_runtime.registry import load
+
+from wenet_trainer.checkpoint import Checkpoint
+from wenet_trainer.cost import Costs, measure_costs
+from wenet_trainer.data import open_source
+from wenet_trainer.data.base import input_shape
+from wenet_trainer.errors import ExploreError
+from wenet_trainer.explore import SEARCHES
+from wenet_trainer.explore.bench import Bench
+from wenet_trainer.explore.paper import Candidate, Exploration
+from wenet_trainer.explore.result import FoundMode, Frontier, Latency, Point, Round, write_frontier
+from wenet_trainer.space import GroupConfig, SearchSpace
+
+FINALISTS = 16  # measured again on all validation images
+
+
+def find_frontier(
+    checkpoint: Checkpoint,
+    out: Path,
+    *,
+    search: str = "paper",
+    granularity: str = "block",
+    threshold: float = 0.0,
+    keep: int = 8,
+    search_images: int = 480,
+    rounds: int = 200,
+    quiet: bool = False,
+) -> Frontier:
+    """Explore a checkpoint on this machine and write the frontier.
+
+    Args:
+        checkpoint: the trained supernet.
+        out: the file to write.
+        search: name of the search.
+        granularity: "layer" or "block": what one knob moves.
+        threshold: least accuracy wanted, 0–1; 0 goes down to the smallest network.
+        keep: most modes to keep.
+        search_images: validation images behind the search's accuracies.
+        rounds: interleaved runs behind a kept mode's latency.
+        quiet: no progress bars.
+    """
+    if keep < 2:
+        raise ExploreError(f"keep is {keep}, but must be at least 2: the full network and a faster one")
+    source = open_source(checkpoint.recipe.data, checkpoint.recipe.seed)
+    net = checkpoint.network()
+    costs = measure_costs(net, input_shape(source))
+    space = SearchSpace.of(net, granularity)
+    with tqdm(desc="explore", unit=" configurations", disable=quiet) as progress:
+        bench = Bench(net, source, search_images, observe=lambda: _advance(progress))
+        exploration: Exploration = load(SEARCHES, search, kind="search", error=ExploreError)(
+            space.full(), space.neighbours, bench.search_accuracy, bench.search_latency_ms, threshold
+        )
+        uniforms = [
+            Candidate(config, bench.search_accuracy(config), bench.search_latency_ms(config))
+            for config in space.uniforms()
+        ]
+    found_by = {candidate.groups: "uniform" for candidate in uniforms}
+    for step in exploration.steps:
+        found_by |= {candidate.groups: search for candidate in step.candidates if candidate.groups not in found_by}
+    finalists = _finalists([exploration.start, *uniforms, *(c for s in exploration.steps for c in s.candidates)])
+    modes = _measure_again(bench, finalists, costs, found_by, keep=keep, rounds=rounds, quiet=quiet)
+    bench.close()
+    frontier = Frontier(
+        search=search,
+        granularity=granularity,
+        seed=checkpoint.recipe.seed,
+        device=f"{platform.machine()}, {bench.threads} thread, ONNX Runtime",
+        data=checkpoint.recipe.data,
+        calibration_images=len(bench.calibration),
+        search_images=search_images,
+        accuracy_evaluations=bench.accuracy_evaluations,
+        latency_measurements=bench.latency_measurements,
+        threshold=threshold,
+        result=_point(exploration.result, costs),
+        start=_point(exploration.start, costs),
+        steps=tuple(
+            Round(tuple(_point(c, costs) for c in step.candidates), step.candidates.index(step.chosen))
+            for step in exploration.steps
+        ),
+        uniforms=tuple(_point(candidate, costs) for candidate in uniforms),
+        modes=tuple(modes),
+    )
+    write_frontier(out, frontier)
+    return frontier
+
+
+def spread(points: Sequence[tuple[float, float]], keep: int, always: Sequence[int] = ()) -> list[int]:
+    """Which points of a front to keep, so that the others are missed least.
+
+    Args:
+        points: (cost, value) of a front.
+        keep: how many.
+        always: indices that stay.
+
+    Returns:
+        Indices by ascending cost; repeatedly the point that adds least hypervolume has gone.
+    """
+    kept = sorted(range(len(points)), key=lambda index: points[index])
+    reference = (max(p[0] for p in points) * 1.05, min(p[1] for p in points) - 0.01)
+    while len(kept) > keep:
+        spare = [index for index in kept if index not in always]
+        if not spare:
+            break
+        kept.remove(max(spare, key=lambda gone: hypervolume([points[i] for i in kept if i != gone], reference)))
+    return kept
+
+
+def _finalists(candidates: Sequence[Candidate]) -> list[GroupConfig]:
+    """The front of all candidates, and always the full network, at most `FINALISTS` of them."""
+    distinct = list({candidate.groups: candidate for candidate in candidates}.values())
+    front = [distinct[i] for i in pareto_front([(c.latency_ms, c.accuracy) for c in distinct])]
+    full = candidates[0]
+    if full not in front:
+        front.append(full)
+    points = [(candidate.latency_ms, candidate.accuracy) for candidate in front]
+    always = [0, front.index(full)]
+    return [front[index].groups for index in spread(points, FINALISTS, always)]
+
+
+def _measure_again(
+    bench: Bench,
+    configs: Sequence[GroupConfig],
+    costs: Costs,
+    found_by: dict[GroupConfig, str],
+    *,
+    keep: int,
+    rounds: int,
+    quiet: bool,
+) -> list[FoundMode]:
+    """All validation images and interleaved latencies for the finalists; the dominated go.
+
+    The full network stays even if a measurement says it is dominated: every figure refers to it.
+    """
+    accuracies = [
+        bench.final_accuracy(config) for config in tqdm(configs, desc="accuracies", unit=" modes", disable=quiet)
+    ]
+    named = {str(index): config for index, config in enumerate(configs)}
+    with tqdm(total=rounds, desc="latencies", unit=" rounds", disable=quiet) as progress:
+        latencies = bench.final_latencies(named, rounds=rounds, progress=lambda *_: _advance(progress))
+    points = [(latencies[str(i)].p50_ms, accuracies[i].value) for i in range(len(configs))]
+    front = pareto_front(points)
+    full = next(i for i, config in enumerate(configs) if set(config.values()) == {1})
+    if full not in front:
+        front.append(full)
+    chosen = [front[i] for i in spread([points[i] for i in front], keep, [0, front.index(full)])]
+    return [
+        _mode(f"m{rank}", configs[index], accuracies[index], costs, latencies[str(index)], found_by)
+        for rank, index in enumerate(chosen)
+    ]
+
+
+def _mode(
+    mode_id: str, config: GroupConfig, accuracy: "Accuracy", costs: Costs, latency: Latency, found_by: dict[GroupConfig, str]
+) -> FoundMode:
+    return FoundMode(
+        mode_id, dict(config), accuracy, costs.macs(config), costs.params(config), latency, found_by[config]
+    )
+
+
+def _point(candidate: Candidate, costs: Costs) -> Point:
+    return Point(dict(candidate.groups), candidate.accuracy, candidate.latency_ms, costs.macs(candidate.groups))
+
+
+def _advance(progress: "tqdm[None]") -> None:
+    progress.update(1)
