@@ -17,7 +17,7 @@ from wenet_runtime import __version__
 from wenet_runtime.bundle import Bundle, Mode
 from wenet_runtime.errors import EngineError
 from wenet_runtime.files import write_atomic
-from wenet_runtime.profiler import Profile
+from wenet_runtime.profile import Profile
 
 Progress = Callable[[str, int, int], None]
 

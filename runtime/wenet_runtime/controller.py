@@ -8,7 +8,7 @@ from wenet_runtime.budget import Deadline, RequestOptions
 from wenet_runtime.bundle import Mode
 from wenet_runtime.errors import BudgetImpossible, EnergyUnavailable, UnknownMode
 from wenet_runtime.policy import Candidate, Choice, Limits, select
-from wenet_runtime.profiler import Profile
+from wenet_runtime.profile import Profile
 from wenet_runtime.slowdown import Slowdown, quantile
 
 OVERHEAD_WINDOW = 64

@@ -1,35 +1,14 @@
 """Measures what modes cost on this device: latency distribution, and energy when a meter answers."""
 
 import time
-from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, Mapping, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wenet_runtime.engines.base import Engine, Tensors
 from wenet_runtime.meters.base import Meter
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What one mode costs on one device, for one row. Milliseconds and millijoules."""
-
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    runs: int
-    energy_mj: Optional[float] = None
-    energy_source: str = "none"
-
-
-def profile_of(
-    samples_ms: "List[float] | NDArray[Any]", energy_mj: "List[float] | None" = None, energy_source: str = "none"
-) -> Profile:
-    """Summarise samples: percentiles of latency, median of energy."""
-    p50, p95, p99 = (float(value) for value in np.percentile(np.asarray(samples_ms, dtype=float), (50, 95, 99)))
-    energy = float(np.median(energy_mj)) if energy_mj else None
-    return Profile(p50, p95, p99, len(samples_ms), energy, energy_source if energy is not None else "none")
+from wenet_runtime.profile import Profile, profile_of
 
 
 def sample(

@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from wenet_runtime.files import write_atomic
 
+from wenet_runtime.files import write_atomic
 from wenet_trainer.errors import CheckpointError, NetworkError, TrainingError
 from wenet_trainer.models import build
 from wenet_trainer.recipe import Recipe

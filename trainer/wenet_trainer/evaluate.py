@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from wenet_runtime.bundle import Accuracy
 
+from wenet_runtime.bundle import Accuracy
 from wenet_trainer.errors import NetworkError
 from wenet_trainer.supernet import active_norms, set_active
 
@@ -52,9 +52,7 @@ def accuracy(net: nn.Module, config: Mapping[str, int], inputs: Tensor, labels: 
 
 
 @contextmanager
-def recalibrated(
-    net: nn.Module, config: Mapping[str, int], inputs: Tensor
-) -> Iterator[dict[str, NDArray[np.float32]]]:
+def recalibrated(net: nn.Module, config: Mapping[str, int], inputs: Tensor) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Run with the configuration's own batch-norm statistics; the stored ones return afterwards.
 
     A norm is switched by its own layer's pattern, but what it sees depends on all the others too, so

@@ -87,9 +87,7 @@ class WeightEnabledConv2d(nn.Conv2d):
 class WeightEnabledLinear(nn.Linear):
     """A dense layer that runs as independent groups cut out of one full weight (paper III-A)."""
 
-    def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, max_groups: int = MAX_GROUPS
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, max_groups: int = MAX_GROUPS) -> None:
         super().__init__(in_features, out_features, bias=bias)
         self.groups_allowed = allowed_groups(in_features, out_features, max_groups)
         self.active_groups = 1

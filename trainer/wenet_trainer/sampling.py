@@ -35,10 +35,10 @@ class Sampler:
         return [self.layers.full(), self.layers.smallest(), *drawn]
 
     def _draw(self, index: int, rng: random.Random) -> GroupConfig:
+        if not self.mixed:
+            return self.layers.sample(rng)
         # Independent draws over many layers cluster around the mean cost: nothing near a uniform mode
-        # is ever drawn. So every other draw is one of the uniform modes between full and smallest.
+        # is ever drawn. So every other draw is one of the uniform modes between full and smallest, and
+        # the rest move whole blocks, as the search does.
         between = self.layers.uniforms()[1:-1]
-        if self.mixed and index % 2 == 0 and between:
-            return rng.choice(between)
-        space = self.blocks if self.mixed and rng.random() < 0.5 else self.layers
-        return space.sample(rng)
+        return rng.choice(between) if index % 2 == 0 and between else self.blocks.sample(rng)

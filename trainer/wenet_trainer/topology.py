@@ -18,9 +18,9 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from torch import nn
+
 from wenet_runtime.bundle import Layer, Norm, NormPattern, Shuffle, TensorSpec
 from wenet_runtime.materialize import Supernet
-
 from wenet_trainer.errors import ExportError
 from wenet_trainer.layers import WeightEnabledConv2d
 from wenet_trainer.space import SearchSpace
@@ -183,8 +183,11 @@ def _without_numbers(model: onnx.ModelProto) -> bytes:
         else:
             opened.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
     bare = onnx.helper.make_graph(
-        list(graph.node), "supernet", [value for value in graph.input if value.name == INPUT] + opened,
-        list(graph.output), kept,
+        list(graph.node),
+        "supernet",
+        [value for value in graph.input if value.name == INPUT] + opened,
+        list(graph.output),
+        kept,
     )
     for node in bare.node:
         node.ClearField("doc_string")  # the exporter writes source paths there

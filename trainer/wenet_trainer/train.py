@@ -58,9 +58,7 @@ def train(recipe: Recipe, out: Path, *, stop_after: int | None = None, quiet: bo
         restore_optimizer(net, optimizer, done.optimizer)
     checkpoint = done or Checkpoint(recipe, 0, (), net.state_dict(), {})
     until = min(recipe.epochs, stop_after or recipe.epochs)
-    with tqdm(
-        total=until, initial=checkpoint.epochs_done, desc="train", unit="epoch", disable=quiet
-    ) as progress:
+    with tqdm(total=until, initial=checkpoint.epochs_done, desc="train", unit="epoch", disable=quiet) as progress:
         for epoch in range(checkpoint.epochs_done, until):
             record = train_epoch(net, optimizer, recipe, source, epoch, progress)
             checkpoint = Checkpoint(

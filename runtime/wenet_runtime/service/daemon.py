@@ -15,7 +15,8 @@ from wenet_runtime.errors import BudgetImpossible, EngineError, MeterError, Sett
 from wenet_runtime.meters import METERS
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.pool import Pool, golden_inputs
-from wenet_runtime.profiler import Profile, measure
+from wenet_runtime.profile import Profile
+from wenet_runtime.profiler import measure
 from wenet_runtime.registry import load
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.app import Service, create_app

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from wenet_runtime.registry import load
-
 from wenet_trainer.data.base import Source
 from wenet_trainer.errors import DataError
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from wenet_runtime.bundle import Preprocess
 
+from wenet_runtime.bundle import Preprocess
 from wenet_trainer.errors import DataError
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from wenet_runtime.bundle import Preprocess
 
+from wenet_runtime.bundle import Preprocess
 from wenet_trainer.data.base import Images
 from wenet_trainer.errors import DataError
 
@@ -76,9 +76,7 @@ class Digits:
         scans = (digits.reshape(-1, 8, 8) / 16.0).astype(np.float32)
         indices = np.arange(len(labels))
         train, rest = train_test_split(indices, train_size=0.55, stratify=labels, random_state=self.seed)
-        validation, test = train_test_split(
-            rest, train_size=20 / 45, stratify=labels[rest], random_state=self.seed
-        )
+        validation, test = train_test_split(rest, train_size=20 / 45, stratify=labels[rest], random_state=self.seed)
         return {
             name: (scans[chosen], labels[chosen].astype(np.int64))
             for name, chosen in zip(SPLITS, (train, validation, test), strict=True)
@@ -119,18 +117,14 @@ class Digits:
         return Images(_to_pixels(_compose(scans[order], scans, draws, noise, self.scene, clean_share)), labels[order])
 
 
-def _compose(
-    digits: Array, pool: Array, draws: Array, noise: Array, scene: Scene, clean_share: float
-) -> Array:
+def _compose(digits: Array, pool: Array, draws: Array, noise: Array, scene: Scene, clean_share: float) -> Array:
     """Digits (N, 8, 8) in scenes (N, 32, 32); `draws` are uniform numbers, one row per view."""
     x, y, size, angle, contrast, clutter, noisiness, plain = draws[:, :8].T
     fragments = draws[:, 8 : 8 + 7 * FRAGMENTS].reshape(-1, FRAGMENTS, 7)
     lines = draws[:, 8 + 7 * FRAGMENTS :].reshape(-1, LINES, 6)
     side = scene.smallest_px + size * (scene.largest_px - scene.smallest_px)
     spread = SIZE - side + 2.0  # a digit may leave the canvas by a pixel
-    shown = _place(
-        digits, SIZE / 2 + (x - 0.5) * spread, SIZE / 2 + (y - 0.5) * spread, side, (angle - 0.5) * 0.4
-    )
+    shown = _place(digits, SIZE / 2 + (x - 0.5) * spread, SIZE / 2 + (y - 0.5) * spread, side, (angle - 0.5) * 0.4)
     background = np.maximum(_fragments(pool, fragments), _lines(lines))
     cluttered = (plain >= clean_share).astype(np.float32)
     strength = (clutter * scene.clutter * cluttered)[:, None, None]

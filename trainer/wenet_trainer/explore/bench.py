@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor, nn
+
 from wenet_runtime.bundle import Accuracy
 from wenet_runtime.engines.ort import OrtBackend, OrtEngine
 from wenet_runtime.materialize import Supernet, materialize
 from wenet_runtime.profiler import profile_of, sample
-
 from wenet_trainer.data.base import Images, Source, input_shape, normalise
 from wenet_trainer.evaluate import accuracy, recalibrated
 from wenet_trainer.explore.result import Latency

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
+
+from wenet_runtime.bundle import Accuracy
 from wenet_runtime.pareto import hypervolume, pareto_front
 from wenet_runtime.registry import load
-
 from wenet_trainer.checkpoint import Checkpoint
 from wenet_trainer.cost import Costs, measure_costs
 from wenet_trainer.data import open_source
@@ -158,7 +159,12 @@ def _measure_again(
 
 
 def _mode(
-    mode_id: str, config: GroupConfig, accuracy: "Accuracy", costs: Costs, latency: Latency, found_by: dict[GroupConfig, str]
+    mode_id: str,
+    config: GroupConfig,
+    accuracy: Accuracy,
+    costs: Costs,
+    latency: Latency,
+    found_by: dict[GroupConfig, str],
 ) -> FoundMode:
     return FoundMode(
         mode_id, dict(config), accuracy, costs.macs(config), costs.params(config), latency, found_by[config]

@@ -9,7 +9,6 @@ from typing import Any
 
 from wenet_runtime.bundle import Accuracy
 from wenet_runtime.files import write_atomic
-
 from wenet_trainer.errors import ExploreError
 
 FORMAT = "wenet-frontier"

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from torch import nn
-from wenet_runtime.registry import load
 
+from wenet_runtime.registry import load
 from wenet_trainer.errors import NetworkError
 
 MODELS: Mapping[str, str] = {

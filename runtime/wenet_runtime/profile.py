@@ -1,0 +1,28 @@
+"""What one mode costs on one device."""
+
+from dataclasses import dataclass
+from typing import Any, List, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one mode costs on one device, for one row. Milliseconds and millijoules."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    runs: int
+    energy_mj: Optional[float] = None
+    energy_source: str = "none"
+
+
+def profile_of(
+    samples_ms: "List[float] | NDArray[Any]", energy_mj: "List[float] | None" = None, energy_source: str = "none"
+) -> Profile:
+    """Summarise samples: percentiles of latency, median of energy."""
+    p50, p95, p99 = (float(value) for value in np.percentile(np.asarray(samples_ms, dtype=float), (50, 95, 99)))
+    energy = float(np.median(energy_mj)) if energy_mj else None
+    return Profile(p50, p95, p99, len(samples_ms), energy, energy_source if energy is not None else "none")
