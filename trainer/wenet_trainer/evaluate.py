@@ -32,7 +32,7 @@ def logits(net: nn.Module, inputs: Tensor) -> Tensor:
     net.eval()
     try:
         with torch.inference_mode():
-            return torch.cat([net(batch) for batch in inputs.split(BATCH)])
+            return torch.cat([net(batch) for batch in torch.split(inputs, BATCH)])
     finally:
         net.train(was_training)
 

@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from wenet_runtime.bundle import FORMAT, FORMAT_VERSION, GOLDEN, TOPOLOGY, WEIGHTS, Manifest, Mode, TensorSpec
 from wenet_runtime.bundle_files import write_bundle
@@ -22,6 +21,7 @@ from wenet_trainer.errors import ExportError
 from wenet_trainer.evaluate import logits, recalibrated
 from wenet_trainer.explore.bench import calibration
 from wenet_trainer.explore.result import FoundMode, Frontier
+from wenet_trainer.progress import tqdm
 from wenet_trainer.supernet import weight_enabled
 from wenet_trainer.topology import INPUT, OUTPUT, describe
 

@@ -101,7 +101,7 @@ class WeightEnabledLinear(nn.Linear):
         groups = self.active_groups
         if groups == 1:
             return F.linear(input, self.weight, self.bias)
-        grouped = input.unflatten(-1, (groups, -1))
+        grouped = input.view(*input.shape[:-1], groups, -1)
         out = torch.einsum("...gi,goi->...go", grouped, block_diagonal(self.weight, groups)).flatten(-2)
         return out if self.bias is None else out + self.bias
 

@@ -90,7 +90,7 @@ def _distinct_copy(net: nn.Module) -> nn.Module:
 
 
 def _torchscript(net: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
-    buffer = io.BytesIO()
+    buffer: Any = io.BytesIO()  # works, though torch declares paths only
     with warnings.catch_warnings(), _silent("torch.onnx"):
         warnings.simplefilter("ignore")  # it advises the other exporter, which cannot write opset 13
         try:
@@ -108,7 +108,8 @@ def _torchscript(net: nn.Module, input_shape: tuple[int, int, int]) -> bytes:
             )
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             raise ExportError(f"torch cannot export this network to ONNX opset {OPSET}: {error}") from error
-    return buffer.getvalue()
+    data: bytes = buffer.getvalue()
+    return data
 
 
 @contextmanager

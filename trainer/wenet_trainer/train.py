@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from wenet_trainer.checkpoint import (
     FILE,
@@ -23,6 +22,7 @@ from wenet_trainer.data import open_source
 from wenet_trainer.data.base import Source, normalise
 from wenet_trainer.errors import TrainingError
 from wenet_trainer.models import build
+from wenet_trainer.progress import tqdm
 from wenet_trainer.recipe import Recipe
 from wenet_trainer.sampling import Sampler
 from wenet_trainer.supernet import set_active
@@ -78,7 +78,7 @@ def train_epoch(
     recipe: Recipe,
     source: Source,
     epoch: int,
-    progress: "tqdm[None]",
+    progress: tqdm,
 ) -> dict[str, float]:
     """One pass over the epoch's images; everything random follows from (seed, epoch).
 
@@ -159,7 +159,7 @@ def train_step(
             loss = F.cross_entropy(logits, answers)
         else:
             loss = F.cross_entropy(logits, labels)
-        loss.backward()
+        torch.autograd.backward(loss)
         if teach and answers is None:
             answers = logits.detach().softmax(1)
         losses.append(float(loss.detach()))

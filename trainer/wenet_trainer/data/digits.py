@@ -128,8 +128,9 @@ def _compose(digits: Array, pool: Array, draws: Array, noise: Array, scene: Scen
     background = np.maximum(_fragments(pool, fragments), _lines(lines))
     cluttered = (plain >= clean_share).astype(np.float32)
     strength = (clutter * scene.clutter * cluttered)[:, None, None]
-    image = np.maximum(background * strength, shown * (0.7 + 0.3 * contrast)[:, None, None])
-    return image + noise * (noisiness * scene.noise * cluttered)[:, None, None]
+    image: Array = np.maximum(background * strength, shown * (0.7 + 0.3 * contrast)[:, None, None])
+    image += noise * (noisiness * scene.noise * cluttered)[:, None, None]
+    return image
 
 
 def _fragments(pool: Array, draws: Array) -> Array:

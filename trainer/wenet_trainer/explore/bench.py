@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wenet_runtime.bundle import Accuracy
 from wenet_runtime.engines.ort import OrtBackend, OrtEngine
 from wenet_runtime.materialize import Supernet, materialize
-from wenet_runtime.profiler import profile_of, sample
+from wenet_runtime.profiler import sample
 from wenet_trainer.data.base import Images, Source, input_shape, normalise
 from wenet_trainer.evaluate import accuracy, recalibrated
 from wenet_trainer.explore.result import Latency
@@ -105,8 +105,11 @@ class Bench:
         samples = sample(engines, self._image(), rounds=rounds, warmup=5, progress=progress)
         for engine in engines.values():
             engine.close()
-        profiles = {name: profile_of(values) for name, values in samples.items()}
-        return {name: Latency(p.p50_ms, p.p95_ms, p.p99_ms, p.runs) for name, p in profiles.items()}
+        latencies = {}
+        for name, taken in samples.items():
+            p50, p95, p99 = (float(value) for value in np.percentile(taken, (50, 95, 99)))
+            latencies[name] = Latency(p50, p95, p99, len(taken))
+        return latencies
 
     def close(self) -> None:
         """Free the full network's engine."""

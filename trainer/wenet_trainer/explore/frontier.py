@@ -4,8 +4,6 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from wenet_runtime.bundle import Accuracy
 from wenet_runtime.pareto import hypervolume, pareto_front
 from wenet_runtime.registry import load
@@ -18,6 +16,7 @@ from wenet_trainer.explore import SEARCHES
 from wenet_trainer.explore.bench import Bench
 from wenet_trainer.explore.paper import Candidate, Exploration
 from wenet_trainer.explore.result import FoundMode, Frontier, Latency, Point, Round, write_frontier
+from wenet_trainer.progress import tqdm
 from wenet_trainer.space import GroupConfig, SearchSpace
 
 FINALISTS = 16  # measured again on all validation images
@@ -175,5 +174,5 @@ def _point(candidate: Candidate, costs: Costs) -> Point:
     return Point(dict(candidate.groups), candidate.accuracy, candidate.latency_ms, costs.macs(candidate.groups))
 
 
-def _advance(progress: "tqdm[None]") -> None:
+def _advance(progress: tqdm) -> None:
     progress.update(1)

@@ -25,10 +25,10 @@ class DepthwiseBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → the same shape."""
-        out = self.shuffle(self.relu(self.expand_bn(self.expand(x))))
+        out: Tensor = self.shuffle(self.relu(self.expand_bn(self.expand(x))))
         out = self.relu(self.depthwise_bn(self.depthwise(out)))
         out = self.project_bn(self.project(out))
-        return out + x
+        return torch.add(out, x)
 
 
 class TinyNet(nn.Module):

@@ -1,0 +1,62 @@
+# make demo: the main job on real images.   make test: every check.   Both set themselves up in .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+
+# A pyenv shim named python3.8 may stand on the PATH without an interpreter behind it, so each is tried.
+PYTHON38 := $(firstword $(foreach one,python3.8 $(wildcard $(HOME)/.pyenv/versions/3.8.*/bin/python3.8) \
+	$(wildcard $(PYENV_ROOT)/versions/3.8.*/bin/python3.8),$(shell $(one) -c 'import sys; print(sys.executable)' 2>/dev/null)))
+
+.PHONY: setup demo test lint unit unit38 bench clean
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml trainer/pyproject.toml constraints-py311.txt Makefile
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "the trainer needs Python 3.10 or later")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(TORCH)
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
+		-c constraints-py311.txt -e '.[test,lint]' -e ./trainer
+	touch $@
+
+demo: setup
+	$(BIN)/wenet-trainer demo --out out/demo
+
+test: lint unit unit38
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: setup
+	rm -rf out/test && mkdir -p out/test
+	WENET_TEST_BUNDLE_OUT=$(CURDIR)/out/test/bundle $(BIN)/python -m pytest \
+		--cov=wenet_runtime --cov-report=term --cov-fail-under=90
+
+# The runtime's own tests on the Jetson Nano's Python, reading a bundle that the trainer's tests exported.
+ifeq ($(PYTHON38),)
+unit38:
+	@echo "SKIPPED: no python3.8 on the PATH or under pyenv: the runtime was not tested on Python 3.8"
+else
+unit38: .venv38/.ready
+	WENET_TEST_BUNDLE=$(CURDIR)/out/test/bundle .venv38/bin/python -m pytest tests/runtime
+endif
+
+.venv38/.ready: pyproject.toml constraints-py38.txt Makefile
+	test -x .venv38/bin/python || $(PYTHON38) -m venv .venv38
+	.venv38/bin/python -m pip install --disable-pip-version-check --progress-bar off \
+		-c constraints-py38.txt -e '.[test]'
+	touch $@
+
+# Benchmarks of the demo's bundle; each prints one JSON object and writes it under out/benchmarks/.
+bench: setup
+	test -d out/demo/bundle || $(MAKE) demo
+	mkdir -p out/benchmarks
+	$(BIN)/python -m benchmarks.switching --out out/benchmarks/switching.json
+	$(BIN)/python -m benchmarks.overhead --out out/benchmarks/overhead.json
+	$(BIN)/python -m benchmarks.report out/benchmarks/*.json
+
+clean:
+	rm -rf .venv .venv38 out

@@ -1,0 +1,1 @@
+"""One file per question. Each prints one JSON object; timing is interleaved, figures are medians and ratios."""
