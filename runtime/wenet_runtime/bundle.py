@@ -8,6 +8,7 @@ operating modes. Numbers travel as safetensors; nothing in a bundle is ever unpi
 import hashlib
 import json
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -28,6 +29,9 @@ WEIGHTS = "weights.safetensors"
 GOLDEN = "golden.safetensors"
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_TOPOLOGY_BYTES = 16 << 20
+
+# A mode's id names files in the cache and stands in headers and in paths.
+_MODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 DTYPES: Mapping[str, type] = {
     "FP32": np.float32,
@@ -278,17 +282,20 @@ def _read_manifest(path: Path) -> bytes:
 def _verify_file(root: Path, name: str, entry: FileEntry) -> None:
     """One file: inside the bundle, a plain file with one link, of the promised size and hash."""
     parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or "\\" in name or any(part in ("..", ".") for part in parts):
+    odd = "\\" in name or "\0" in name or any(part in ("..", ".") for part in parts)
+    if not parts or name.startswith("/") or odd:
         raise BundleError(f"the manifest names '{name}', which is not a file inside the bundle: refused")
     path = root
-    for part in parts:
-        path = path / part
-        if path.is_symlink():
-            raise BundleError(f"'{name}' goes through a symbolic link: refused; copy the bundle with real files")
     try:
+        for part in parts:
+            path = path / part
+            if path.is_symlink():
+                raise BundleError(f"'{name}' goes through a symbolic link: refused; copy the bundle with real files")
         status = os.stat(str(path))  # noqa: PTH116 - one call for kind, links and size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"the bundle's file '{name}' is missing: copy or export the bundle again") from None
+    except OSError as error:
+        raise BundleError(f"the bundle's file '{name[:60]}' cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         raise BundleError(f"'{name}' is not a plain file with one link: refused; copy the bundle again")
     if status.st_size != entry.size:
@@ -314,6 +321,8 @@ def _check_references(manifest: Manifest) -> None:
         if spec.datatype not in DTYPES:
             raise BundleError(f"tensor '{spec.name}' has unknown datatype '{spec.datatype}': known are {list(DTYPES)}")
     for mode in manifest.modes:
+        if not _MODE_ID.fullmatch(mode.id):
+            raise BundleError(f"{mode.id!r} is no mode id: take letters, digits and . _ -, a letter or digit first")
         if set(mode.groups) != set(layers):
             raise BundleError(f"mode '{mode.id}' does not give groups for exactly the bundle's layers")
         for name, groups in mode.groups.items():

@@ -55,6 +55,11 @@ def _swap_in(staging: Path, path: Path) -> None:
     aside = staging.with_name(staging.name + ".old")
     if path.exists():
         os.rename(str(path), str(aside))  # noqa: PTH104
-    os.rename(str(staging), str(path))  # noqa: PTH104
+    try:
+        os.rename(str(staging), str(path))  # noqa: PTH104
+    except OSError:
+        if aside.exists():
+            os.rename(str(aside), str(path))  # noqa: PTH104
+        raise
     sync_directory(path.parent)
     shutil.rmtree(str(aside), ignore_errors=True)

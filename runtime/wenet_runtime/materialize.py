@@ -88,13 +88,18 @@ def materialize(
     """
     weights: Dict[str, NDArray[Any]] = dict(supernet.weights)
     weights.update(statistics or {})
-    graph = _complete(supernet, groups, weights)
-    for layer in supernet.layers:
-        _enable(graph, layer, _allowed(layer, groups), weights)
-    if fold:
-        fold_batchnorms(graph)
-        for shuffle in supernet.shuffles:
-            fold_shuffle(graph, graph.node(shuffle.node))
+    counts = {layer.name: _allowed(layer, groups) for layer in supernet.layers}
+    try:
+        graph = _complete(supernet, counts, weights)
+        for layer in supernet.layers:
+            _enable(graph, layer, counts[layer.name], weights)
+        if fold:
+            fold_batchnorms(graph)
+            for shuffle in supernet.shuffles:
+                fold_shuffle(graph, graph.node(shuffle.node))
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        # A bundle that was made wrong, not damaged: NumPy says where its parts disagree.
+        raise BundleError(f"the bundle's parts do not fit together ({error}): export it again") from error
     return graph.to_bytes()
 
 

@@ -23,5 +23,5 @@ def load(table: Mapping[str, str], name: str, *, kind: str, error: Type[WeNetErr
         )
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as cause:
+    except (ImportError, AttributeError, ValueError) as cause:
         raise error(f"the {kind} '{name}' cannot be loaded ({cause}): install it or choose another") from None

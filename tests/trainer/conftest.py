@@ -21,6 +21,12 @@ def lively(name: str) -> nn.Module:
     return net.eval()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Tiny networks gain nothing from threads, and waiting threads slow everything beside them."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def tiny() -> nn.Module:
     return lively("tiny")

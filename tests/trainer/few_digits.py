@@ -11,10 +11,10 @@ class FewDigits(Digits):
     """`Digits` with 128 images per epoch and 96 to validate on."""
 
     def train(self, epoch: int) -> Images:
-        return super().train(epoch).first(128)
+        return self._views("train", epoch, 128, clean_share=1.0)
 
     def validation(self) -> Images:
-        return super().validation().first(96)
+        return self._views("validation", 0, 96, clean_share=0.0)
 
 
 FEW = "tests.trainer.few_digits:FewDigits"

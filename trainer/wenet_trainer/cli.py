@@ -100,6 +100,14 @@ def export(
     typer.echo(f"bundle {sha256[:12]} → {bundle}; next: wenet-runtime --bundle {bundle} --budget-ms 50")
 
 
+@app.command()
+def demo(out: Annotated[Path, typer.Option(help="Directory for everything the demo leaves.")] = Path("out/demo")) -> None:
+    """Train, explore, export and serve handwritten digits, and show the budget at work."""
+    from wenet_trainer.demo.main import demo as run
+
+    run(out)
+
+
 def main() -> None:
     """Run the command line; mistakes of the user end with exit code 2 and a message."""
     try:

@@ -29,3 +29,7 @@ class ExploreError(TrainerError):
 
 class ExportError(TrainerError):
     """A network cannot become a bundle, or a mode of it deviates from the checkpoint."""
+
+
+class DemoError(TrainerError):
+    """The demo did not show what it is for."""

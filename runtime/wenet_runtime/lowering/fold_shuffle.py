@@ -58,6 +58,8 @@ class _Plan:
         if node is self.shuffle:
             return []  # the shuffle goes: its output takes its input's order
         if node.op_type == "Conv":
+            if any(name and name not in self.graph.numbers for name in node.input[1:]):
+                raise _Blocked
             if self._is_depthwise(node):
                 self.rows[node.name] = node
                 return [node.input[0]]
@@ -70,8 +72,8 @@ class _Plan:
         if node is self.shuffle:
             return []
         if node.op_type == "Conv":
-            if tensor in node.input[1:]:
-                raise _Blocked
+            if any(name and name not in self.graph.numbers for name in node.input[1:]):
+                raise _Blocked  # its weights are computed, and cannot be reordered here
             if self._is_depthwise(node):
                 self.rows[node.name] = node
                 return [node.output[0]]

@@ -1,6 +1,6 @@
 """An ONNX graph that can be edited: nodes, and numbers as NumPy arrays by name."""
 
-from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import onnx
@@ -60,10 +60,12 @@ class Graph:
         if opsets.get("", opsets.get("ai.onnx")) != OPSET or len(opsets) != 1:
             raise BundleError(f"the topology uses opsets {opsets}, wanted {OPSET} of the default domain only")
         found: Dict[str, NDArray[Any]] = {}
-        for tensor in model.graph.initializer:
+        for tensor in _tensors(model.graph):
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 raise BundleError(f"the topology's '{tensor.name}' is external data: refused")
+        for tensor in model.graph.initializer:
             found[tensor.name] = numpy_helper.to_array(tensor)
+        _name_nodes(model.graph)
         found.update(numbers)
         real = [value for value in model.graph.input if value.name in inputs]
         graph = cls(model.graph.node, found, real, model.graph.output)
@@ -140,6 +142,26 @@ class Graph:
         model.ir_version = IR_VERSION
         data: bytes = model.SerializeToString()
         return data
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor a graph holds: initializers, constants, and those of its branches and loops."""
+    yield from graph.initializer
+    for node in graph.node:
+        for entry in node.attribute:
+            yield from (entry.t, *entry.tensors)
+            for inner in (entry.g, *entry.graphs):
+                yield from _tensors(inner)
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Passes know nodes by name, so every node has one of its own."""
+    taken = set()
+    for number, node in enumerate(graph.node):
+        node.name = node.name or f"{node.op_type}#{number}"
+        if node.name in taken:
+            raise BundleError(f"the topology has two nodes named '{node.name}': export the bundle again")
+        taken.add(node.name)
 
 
 def attribute(node: NodeProto, name: str, default: Any) -> Any:

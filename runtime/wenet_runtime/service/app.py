@@ -200,8 +200,7 @@ async def _run(
     deadline = Deadline(start_s, limit_ms)
     left_s = max(0.0, deadline.left_ms(time.monotonic()) / 1e3)
     await asyncio.wait({answer}, timeout=min(left_s, WATCH_AFTER_S))
-    if not answer.done():
-        await _watch(request, answer, deadline)
+    gone = not answer.done() and await _client_left(request, answer, deadline)
     if answer.done():
         try:
             return answer.result()
@@ -210,7 +209,7 @@ async def _run(
     # Expired or left alone: what still waits is taken out and never runs, what runs is waited for.
     if work.cancel():
         answer.cancel()
-        if deadline.left_ms(time.monotonic()) > 0:
+        if gone:
             raise ClientGone
         raise DeadlineExceeded(
             f"the budget of {deadline.limit_ms:g} ms ended while the request waited",
@@ -220,8 +219,8 @@ async def _run(
     return await answer
 
 
-async def _watch(request: Request, answer: "asyncio.Future[Result]", deadline: Deadline) -> None:
-    """Wait for the answer, the deadline or a disconnect, whichever comes first."""
+async def _client_left(request: Request, answer: "asyncio.Future[Result]", deadline: Deadline) -> bool:
+    """Wait for the answer, the deadline or a disconnect, whichever comes first; True for a disconnect."""
     gone = asyncio.ensure_future(_disconnected(request))
     first: set[asyncio.Future[Any]] = {answer, gone}
     left_ms = deadline.left_ms(time.monotonic())
@@ -231,6 +230,7 @@ async def _watch(request: Request, answer: "asyncio.Future[Result]", deadline: D
             timeout=None if math.isinf(left_ms) else max(0.0, left_ms / 1e3),
             return_when=asyncio.FIRST_COMPLETED,
         )
+        return gone.done()
     finally:
         gone.cancel()
 

@@ -1,0 +1,154 @@
+"""Prediction: profile × slowdown, what is allowed, and how results are fed back."""
+
+import math
+from typing import Any, Dict, Optional
+
+import pytest
+
+from tests.runtime.fakes import MEDIANS_MS, profile
+from wenet_runtime.budget import Budget, Deadline, RequestOptions
+from wenet_runtime.bundle import Bundle
+from wenet_runtime.controller import Controller
+from wenet_runtime.errors import BudgetImpossible, EnergyUnavailable, InfeasibleBudget, UnknownMode
+from wenet_runtime.profile import Profile
+
+
+def controller(bundle: Bundle, energies_mj: Optional[Dict[str, float]] = None, attainment: float = 0.99) -> Controller:
+    """Modes of 1, 10 and 100 ms, their tail a tenth (a twentieth at 95 %)."""
+    profiles = {name: profile(p50_ms, (energies_mj or {}).get(name)) for name, p50_ms in MEDIANS_MS.items()}
+    return Controller(bundle.modes, profiles, attainment)
+
+
+def choose(one: Controller, *, rows: int = 1, wait_ms: float = 0.0, gone_ms: float = 0.0, **options: Any) -> Any:
+    budget = Budget(options.pop("budget_ms", None), options.pop("budget_mj", None), options.pop("min_accuracy", None))
+    wanted = RequestOptions(budget=budget, **options)
+    deadline = Deadline(0.0, wanted.effective_ms)
+    return one.choose(wanted, deadline, rows=rows, now_s=gone_ms / 1e3, wait_ms=wait_ms)
+
+
+def test_the_budget_moves_the_choice(bundle: Bundle) -> None:
+    one = controller(bundle)
+    chosen = [choose(one, budget_ms=budget_ms).mode_id for budget_ms in (5.0, 20.0, 200.0)]
+    assert chosen == ["m0", "m1", "m2"]
+
+
+def test_time_already_gone_and_time_to_wait_count(bundle: Bundle) -> None:
+    one = controller(bundle)
+    assert choose(one, budget_ms=120.0).mode_id == "m2"
+    assert choose(one, budget_ms=120.0, gone_ms=15.0).mode_id == "m1"
+    assert choose(one, budget_ms=120.0, wait_ms=15.0).mode_id == "m1"
+
+
+def test_a_batch_takes_its_rows_times(bundle: Bundle) -> None:
+    assert choose(controller(bundle), budget_ms=60.0, rows=4).mode_id == "m1"
+    assert choose(controller(bundle), budget_ms=40.0, rows=4).mode_id == "m0"
+
+
+def test_the_tail_is_the_profile_s_until_enough_was_seen(bundle: Bundle) -> None:
+    mode = bundle.mode("m2")
+    assert controller(bundle).candidate(mode, 1).bound_ms == pytest.approx(110.0)
+    assert controller(bundle, attainment=0.9).candidate(mode, 1).bound_ms == pytest.approx(105.0)
+    seen = controller(bundle)
+    for at in range(50):
+        seen.observe("m2", 100.0, 1, at * 0.01)
+    assert seen.candidate(mode, 1).bound_ms == pytest.approx(100.0)
+
+
+def test_a_slower_device_chooses_a_smaller_mode_and_comes_back_when_idle(bundle: Bundle) -> None:
+    one = controller(bundle)
+    assert choose(one, budget_ms=150.0).mode_id == "m2"
+    for at in range(3):
+        one.observe("m2", 300.0, 1, at * 0.01)
+    assert choose(one, budget_ms=150.0).mode_id == "m1"
+    assert choose(one, budget_ms=30_150.0, gone_ms=30_000.0).mode_id == "m2"
+
+
+def test_what_a_slowdown_alone_prevents_is_not_impossible(bundle: Bundle) -> None:
+    one = controller(bundle)
+    for at in range(3):
+        one.observe("m0", 10.0, 1, at * 0.01)
+    with pytest.raises(InfeasibleBudget):
+        choose(one, budget_ms=5.0)
+    with pytest.raises(BudgetImpossible):
+        choose(one, budget_ms=0.5)
+
+
+def test_a_batch_s_time_is_compared_with_a_batch_s(bundle: Bundle) -> None:
+    one = controller(bundle)
+    for at in range(3):
+        one.observe("m1", 80.0, 8, at * 0.01)
+    assert one.slowdown.factor == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("infer_ms", [math.nan, math.inf])
+def test_a_time_that_is_no_number_is_not_learned(bundle: Bundle, infer_ms: float) -> None:
+    one = controller(bundle)
+    for at in range(3):
+        one.observe("m1", infer_ms, 1, at * 0.01)
+    assert one.slowdown.factor == 1.0
+
+
+def test_what_replies_take_after_the_inference_is_predicted_too(bundle: Bundle) -> None:
+    one = controller(bundle)
+    for overhead_ms in [2.0] * 10 + [7.0]:
+        one.observe_overhead(overhead_ms)
+    found = one.candidate(bundle.mode("m0"), 1)
+    assert found.median_ms == pytest.approx(3.0)
+    assert found.bound_ms == pytest.approx(8.1)
+    assert found.idle_ms == pytest.approx(1.0)
+
+
+def test_a_floor_leaves_only_modes_that_reach_it(bundle: Bundle) -> None:
+    allowed = controller(bundle).allowed(RequestOptions(budget=Budget(min_accuracy=0.85)))
+    assert {mode.id for mode in allowed} == {"m1", "m2"}
+
+
+def test_a_floor_is_never_broken_for_time(bundle: Bundle) -> None:
+    with pytest.raises(BudgetImpossible):
+        choose(controller(bundle), budget_ms=5.0, min_accuracy=0.85)
+
+
+def test_a_floor_above_every_mode_names_the_best(bundle: Bundle) -> None:
+    with pytest.raises(BudgetImpossible, match="accuracy 0.99: the best is m2 with 0.9000"):
+        choose(controller(bundle), min_accuracy=0.99)
+
+
+def test_a_pin_leaves_one_mode_and_is_never_broken(bundle: Bundle) -> None:
+    assert choose(controller(bundle), mode="m0").reason == "pinned"
+    with pytest.raises(BudgetImpossible):
+        choose(controller(bundle), mode="m2", budget_ms=5.0)
+
+
+def test_a_pin_on_a_mode_below_the_floor_is_impossible(bundle: Bundle) -> None:
+    with pytest.raises(BudgetImpossible, match="the best is m0"):
+        choose(controller(bundle), mode="m0", min_accuracy=0.85)
+
+
+def test_a_pin_on_no_mode_is_refused_with_those_served(bundle: Bundle) -> None:
+    with pytest.raises(UnknownMode, match="no mode 'm7': served are m2, m1, m0"):
+        choose(controller(bundle), mode="m7")
+
+
+def test_an_energy_budget_needs_a_known_energy(bundle: Bundle) -> None:
+    with pytest.raises(EnergyUnavailable, match="choose --meter"):
+        choose(controller(bundle), budget_mj=5.0)
+
+
+def test_an_energy_budget_is_kept(bundle: Bundle) -> None:
+    one = controller(bundle, {"m0": 1.0, "m1": 5.0, "m2": 25.0})
+    assert (choose(one, budget_mj=6.0).mode_id, choose(one, budget_mj=6.0).reason) == ("m1", "energy")
+    assert one.energy_mj("m2") == 25.0
+
+
+def test_the_least_time_is_that_of_the_fastest_allowed_mode(bundle: Bundle) -> None:
+    one = controller(bundle)
+    assert one.fastest_ms(RequestOptions(), rows=3) == pytest.approx(3.0)
+    assert one.fastest_ms(RequestOptions(mode="m1"), rows=3) == pytest.approx(30.0)
+
+
+def test_a_profile_of_no_time_has_no_tail_and_teaches_nothing(bundle: Bundle) -> None:
+    one = Controller(bundle.modes, {mode.id: Profile(0.0, 0.0, 0.0, 1) for mode in bundle.modes})
+    assert one.candidate(bundle.mode("m0"), 1).bound_ms == 0.0
+    for at in range(3):
+        one.observe("m0", 5.0, 1, at * 0.01)
+    assert one.slowdown.factor == 1.0

@@ -1,0 +1,259 @@
+"""A shuffle vanishes into its neighbours' weights exactly where that is exact, and stays elsewhere."""
+
+from typing import Callable, Tuple
+
+import numpy as np
+import pytest
+
+from tests.runtime.nets import Net, answers, kinds, same
+from wenet_runtime.lowering.fold_shuffle import fold_shuffle
+from wenet_runtime.lowering.graph import Graph
+
+Case = Callable[[Net], str]
+
+
+def fold(graph: Graph, name: str = "shuffle") -> bool:
+    """Fold, checking that the answer stays; if nothing folds, that the graph stays byte for byte."""
+    before, data = answers(graph), graph.to_bytes()
+    folded = fold_shuffle(graph, graph.node(name))
+    assert same(answers(graph), before)
+    if not folded:
+        assert graph.to_bytes() == data
+    return folded
+
+
+def dense_producer(net: Net) -> str:
+    x = net.shuffle(net.conv("input", "a", 16, 16), "shuffle", 16)
+    return net.conv(x, "b", 16, 16, groups=8)
+
+
+def dense_consumer(net: Net) -> str:
+    x = net.shuffle(net.conv("input", "a", 16, 16, groups=8), "shuffle", 16)
+    return net.conv(x, "b", 16, 16)
+
+
+def through_depthwise_and_relu_backwards(net: Net) -> str:
+    x = net.op("Relu", [net.conv("input", "a", 16, 16)], "relu")
+    x = net.op("MaxPool", [net.depthwise(x, "deep", 16)], "pool", kernel_shape=[2, 2])
+    return net.conv(net.shuffle(x, "shuffle", 16), "b", 16, 16, groups=8)
+
+
+def through_depthwise_and_relu_forwards(net: Net) -> str:
+    x = net.shuffle(net.conv("input", "a", 16, 16, groups=8), "shuffle", 16)
+    x = net.op("Clip", [net.depthwise(net.op("Relu", [x], "relu"), "deep", 16)], "clip")
+    return net.conv(x, "b", 16, 16)
+
+
+def through_a_squeeze_excite_gate(net: Net) -> str:
+    x = net.squeeze_excite(net.conv("input", "a", 16, 16), "gate", 16)
+    return net.conv(net.shuffle(x, "shuffle", 16), "b", 16, 16, groups=8)
+
+
+def through_a_squeeze_excite_gate_forwards(net: Net) -> str:
+    x = net.shuffle(net.conv("input", "a", 16, 16, groups=8), "shuffle", 16)
+    return net.conv(net.squeeze_excite(x, "gate", 16), "b", 16, 16)
+
+
+def across_a_sum_of_dense_layers(net: Net) -> str:
+    left = net.conv("input", "a", 16, 16)
+    x = net.op("Add", [left, net.conv(left, "c", 16, 16)], "add")
+    return net.conv(net.shuffle(x, "shuffle", 16), "b", 16, 16, groups=8)
+
+
+def a_scalar_factor(net: Net) -> str:
+    x = net.op("Mul", [net.conv("input", "a", 16, 16), net.number("half", np.float32([0.5]))], "mul")
+    return net.conv(net.shuffle(x, "shuffle", 16), "b", 16, 16, groups=8)
+
+
+def groups_that_the_order_does_not_leave(net: Net) -> str:
+    # An order inside each half of the channels suits a convolution of two groups.
+    inside = np.concatenate([np.arange(8)[::-1], 8 + np.arange(8)[::-1]]).astype(np.int64)
+    x = net.conv("input", "a", 16, 16, groups=2)
+    x = net.op("Gather", [x, net.number("order", inside)], "shuffle", axis=1)
+    return net.conv(x, "b", 16, 16, groups=8)
+
+
+def groups_that_the_order_does_not_leave_after_it(net: Net) -> str:
+    inside = np.concatenate([np.arange(8)[::-1], 8 + np.arange(8)[::-1]]).astype(np.int64)
+    x = net.conv("input", "a", 16, 16, groups=8)
+    x = net.op("Gather", [x, net.number("order", inside)], "shuffle", axis=1)
+    return net.conv(x, "b", 16, 16, groups=2)
+
+
+def two_convolutions_without_bias(net: Net) -> str:
+    x = net.shuffle(net.conv("input", "a", 16, 16, bias=False), "shuffle", 16)
+    return net.conv(x, "b", 16, 32, groups=4, bias=False)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        dense_producer,
+        dense_consumer,
+        through_depthwise_and_relu_backwards,
+        through_depthwise_and_relu_forwards,
+        through_a_squeeze_excite_gate,
+        through_a_squeeze_excite_gate_forwards,
+        across_a_sum_of_dense_layers,
+        a_scalar_factor,
+        groups_that_the_order_does_not_leave,
+        groups_that_the_order_does_not_leave_after_it,
+        two_convolutions_without_bias,
+    ],
+)
+def test_it_folds(case: Case) -> None:
+    net = Net()
+    graph = net.graph([case(net)])
+    assert fold(graph)
+    assert "Gather" not in kinds(graph)
+
+
+def both_neighbours_grouped(net: Net) -> str:
+    x = net.shuffle(net.conv("input", "a", 16, 16, groups=4), "shuffle", 16)
+    return net.conv(x, "b", 16, 16, groups=4)
+
+
+def straight_from_the_input(net: Net) -> str:
+    return net.conv(net.shuffle("input", "shuffle", 16), "b", 16, 16, groups=4)
+
+
+def straight_to_an_output(net: Net) -> str:
+    return net.shuffle(net.conv("input", "a", 16, 16), "shuffle", 16)
+
+
+def an_output_behind_an_activation(net: Net) -> str:
+    x = net.shuffle(net.conv("input", "a", 16, 16, groups=4), "shuffle", 16)
+    return net.op("Relu", [x], "relu")
+
+
+def into_a_linear_layer(net: Net) -> str:
+    x = net.shuffle(net.conv("input", "a", 16, 16, groups=4), "shuffle", 16)
+    x = net.op("Flatten", [net.op("GlobalAveragePool", [x], "pool")], "flatten", axis=1)
+    weight = net.number("gemm.w", net.random.normal(size=(3, 16)).astype(np.float32))
+    return net.op("Gemm", [x, weight], "gemm", transB=1)
+
+
+def a_sum_with_the_input(net: Net) -> str:
+    x = net.op("Add", [net.conv("input", "a", 16, 16), "input"], "add")
+    return net.conv(net.shuffle(x, "shuffle", 16), "b", 16, 16, groups=4)
+
+
+def a_sum_with_a_number_per_channel(net: Net) -> str:
+    offset = net.number("offset", net.random.normal(size=(1, 16, 1, 1)).astype(np.float32))
+    x = net.op("Add", [net.conv("input", "a", 16, 16), offset], "add")
+    return net.conv(net.shuffle(x, "shuffle", 16), "b", 16, 16, groups=4)
+
+
+def a_gate_of_one_channel(net: Net) -> str:
+    x = net.conv("input", "a", 16, 16)
+    x = net.op("Mul", [x, net.conv("input", "spatial", 16, 1)], "mul")
+    return net.conv(net.shuffle(x, "shuffle", 16), "b", 16, 16, groups=4)
+
+
+def a_sum_with_its_own_result(net: Net) -> str:
+    x = net.conv("input", "a", 16, 16)
+    x = net.op("Add", [net.shuffle(x, "shuffle", 16), x], "add")
+    return net.conv(x, "b", 16, 16)
+
+
+def a_weight_that_is_computed(net: Net) -> str:
+    x = net.shuffle(net.conv("input", "a", 16, 16, groups=4), "shuffle", 16)
+    net.conv("input", "spare", 16, 16)
+    net.nodes.pop()
+    weight = net.op("Abs", ["spare.w"], "computed")
+    return net.op("Conv", [x, weight], "b", kernel_shape=[1, 1])
+
+
+def a_normalisation_over_channels(net: Net) -> str:
+    x = net.op("Softmax", [net.conv("input", "a", 16, 16)], "softmax", axis=2)
+    return net.conv(net.shuffle(x, "shuffle", 16), "b", 16, 16, groups=4)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        both_neighbours_grouped,
+        straight_from_the_input,
+        straight_to_an_output,
+        an_output_behind_an_activation,
+        into_a_linear_layer,
+        a_sum_with_the_input,
+        a_sum_with_a_number_per_channel,
+        a_gate_of_one_channel,
+        a_sum_with_its_own_result,
+        a_weight_that_is_computed,
+        a_normalisation_over_channels,
+    ],
+)
+def test_it_stays(case: Case) -> None:
+    net = Net()
+    graph = net.graph([case(net)])
+    assert not fold(graph)
+    assert "Gather" in kinds(graph)
+
+
+def test_an_intermediate_tensor_that_the_model_returns_keeps_its_order() -> None:
+    net = Net()
+    x = net.conv("input", "a", 16, 16)
+    y = net.conv(net.shuffle(x, "shuffle", 16), "b", 16, 16, groups=4)
+    assert not fold(net.graph([y, x]))
+
+
+def test_a_pool_whose_positions_are_read_keeps_its_order() -> None:
+    net = Net()
+    x = net.op("MaxPool", [net.conv("input", "a", 16, 16)], "pool", kernel_shape=[2, 2])
+    net.nodes[-1].output.append("positions")
+    y = net.conv(net.shuffle(x, "shuffle", 16), "b", 16, 16, groups=4)
+    graph = net.graph([y, net.op("Cast", ["positions"], "seen", to=1)])
+    assert not fold(graph)
+
+
+def test_another_reader_of_the_same_weights_keeps_them() -> None:
+    net = Net()
+    x = net.shuffle(net.conv("input", "a", 16, 16), "shuffle", 16)
+    y = net.conv(x, "b", 16, 16, groups=4)
+    z = net.op("Conv", ["input", "a.w"], "twin", kernel_shape=[1, 1])
+    graph = net.graph([y, z])
+    assert fold(graph)
+    assert graph.node("twin").input[1] == "a.w"
+
+
+def random_net(seed: int) -> Tuple[Net, str, int]:
+    """A chain of random operators with three shuffles, 16 channels all the way."""
+    net = Net(seed=seed)
+    choose = np.random.default_rng(seed)
+    x = net.conv("input", "first", 16, 16, groups=int(choose.choice([1, 2, 4])))
+    for at in range(12):
+        kind = choose.choice(["conv", "conv", "relu", "deep", "gate", "add", "pool"])
+        if at % 4 == 3:
+            x = net.shuffle(x, f"shuffle{at // 4}", 16, int(choose.choice([2, 4, 8])))
+        elif kind == "conv":
+            x = net.conv(x, f"n{at}", 16, 16, groups=int(choose.choice([1, 2, 4, 8])))
+        elif kind == "relu":
+            x = net.op("Relu", [x], f"n{at}")
+        elif kind == "deep":
+            x = net.depthwise(x, f"n{at}", 16)
+        elif kind == "gate":
+            x = net.squeeze_excite(x, f"n{at}", 16)
+        elif kind == "add":
+            x = net.op("Add", [x, net.conv(x, f"n{at}.side", 16, 16, groups=int(choose.choice([1, 4])))], f"n{at}")
+        else:
+            x = net.op("AveragePool", [x], f"n{at}", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    return net, net.conv(x, "last", 16, 8, groups=int(choose.choice([1, 2, 4]))), 3
+
+
+def test_whatever_the_network_is_the_answer_stays() -> None:
+    outcomes = []
+    for seed in range(25):
+        net, output, shuffles = random_net(seed)
+        graph = net.graph([output])
+        outcomes += [fold(graph, f"shuffle{number}") for number in range(shuffles)]
+    assert 0.1 < np.mean(outcomes) < 0.9  # both kinds were met
+
+
+def test_the_comparison_used_here_sees_a_dropped_permutation() -> None:
+    net = Net()
+    graph = net.graph([dense_producer(net)])
+    before = answers(graph)
+    graph.bypass(graph.node("shuffle"))
+    assert not same(answers(graph), before)

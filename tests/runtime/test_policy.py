@@ -1,0 +1,182 @@
+"""The choice of a mode: every reason, every refusal, and what holds whatever the figures are."""
+
+import math
+from typing import Any, List, Optional
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wenet_runtime.errors import BudgetImpossible, InfeasibleBudget, Refused
+from wenet_runtime.policy import Candidate, Limits, select
+
+
+def candidate(mode_id: str, accuracy: float, median_ms: float, **more: Any) -> Candidate:
+    """A mode whose bound is a tenth over its median, and which an idle device runs as fast."""
+    figures = {"bound_ms": median_ms * 1.1, "idle_ms": median_ms, **more}
+    return Candidate(mode_id, accuracy, median_ms, **figures)
+
+
+SMALL = candidate("small", 0.7, 2.0, energy_mj=1.0)
+MIDDLE = candidate("middle", 0.8, 10.0, energy_mj=5.0)
+LARGE = candidate("large", 0.9, 50.0, energy_mj=25.0)
+ALL = [SMALL, MIDDLE, LARGE]
+
+
+def test_without_a_budget_the_most_accurate_answers() -> None:
+    choice = select(ALL, Limits())
+    assert (choice.mode_id, choice.reason, choice.median_ms, choice.energy_mj) == ("large", "fits", 50.0, 25.0)
+
+
+def test_a_budget_takes_the_most_accurate_that_fits() -> None:
+    assert select(ALL, Limits(left_ms=20.0, limit_ms=20.0)).mode_id == "middle"
+    assert select(ALL, Limits(left_ms=20.0, limit_ms=20.0)).reason == "fits"
+
+
+def test_a_mode_fits_by_its_bound_and_not_by_its_median() -> None:
+    assert select(ALL, Limits(left_ms=10.5, limit_ms=10.5)).mode_id == "small"
+    assert select(ALL, Limits(left_ms=11.0, limit_ms=11.0)).mode_id == "middle"
+
+
+def test_of_equal_accuracy_the_faster_one_answers() -> None:
+    twin = candidate("twin", 0.9, 30.0)
+    assert select([*ALL, twin], Limits()).mode_id == "twin"
+
+
+def test_energy_that_tightens_the_choice_is_the_reason() -> None:
+    choice = select(ALL, Limits(left_ms=100.0, limit_ms=100.0, energy_mj=6.0))
+    assert (choice.mode_id, choice.reason) == ("middle", "energy")
+
+
+def test_energy_that_changes_nothing_is_not_the_reason() -> None:
+    assert select(ALL, Limits(energy_mj=25.0)).reason == "fits"
+
+
+def test_a_mode_of_unknown_energy_never_meets_an_energy_budget() -> None:
+    unknown = candidate("unknown", 0.99, 1.0)
+    assert select([*ALL, unknown], Limits(energy_mj=6.0)).mode_id == "middle"
+
+
+def test_a_pin_is_the_reason_it_answered() -> None:
+    assert select([MIDDLE], Limits(pinned=True)).reason == "pinned"
+
+
+def test_a_single_mode_says_so() -> None:
+    assert select([MIDDLE], Limits()).reason == "only-mode"
+
+
+def test_degrading_takes_the_fastest_whose_median_is_in_time() -> None:
+    choice = select(ALL, Limits(left_ms=2.1, limit_ms=2.1))
+    assert (choice.mode_id, choice.reason) == ("small", "degraded")
+
+
+def test_degrading_may_exceed_the_energy_budget() -> None:
+    greedy = [candidate("greedy", 0.7, 2.0, energy_mj=9.0), MIDDLE]
+    choice = select(greedy, Limits(left_ms=5.0, limit_ms=5.0, energy_mj=6.0))
+    assert (choice.mode_id, choice.reason, choice.energy_mj) == ("greedy", "degraded", 9.0)
+
+
+def test_degrading_refuses_what_not_even_the_median_meets() -> None:
+    with pytest.raises(InfeasibleBudget) as caught:
+        select(ALL, Limits(left_ms=1.0, limit_ms=20.0))
+    assert (caught.value.fastest_mode, caught.value.budget_ms) == ("small", 20.0)
+    assert caught.value.predicted_ms == pytest.approx(21.0)  # 19 ms are gone, 2 ms are to come
+    assert "up to 2.2 ms, > 1 ms left of budget 20 ms" in str(caught.value)
+
+
+def test_rejecting_refuses_what_degrading_would_answer() -> None:
+    limits = Limits(left_ms=2.1, limit_ms=2.1, on_miss="reject")
+    with pytest.raises(InfeasibleBudget):
+        select(ALL, limits)
+
+
+def test_late_answers_even_when_the_time_is_over() -> None:
+    choice = select(ALL, Limits(left_ms=-5.0, limit_ms=1.0, on_miss="late"))
+    assert (choice.mode_id, choice.reason) == ("small", "degraded")
+
+
+def test_what_no_idle_device_could_do_is_impossible() -> None:
+    with pytest.raises(BudgetImpossible, match="small takes 2 ms on an idle device > budget 1 ms") as caught:
+        select(ALL, Limits(left_ms=1.0, limit_ms=1.0))
+    assert (caught.value.fastest_mode, caught.value.budget_ms) == ("small", 1.0)
+
+
+def test_what_only_a_slow_device_cannot_do_is_infeasible_now() -> None:
+    slowed = [candidate("small", 0.7, 8.0, idle_ms=2.0)]
+    with pytest.raises(InfeasibleBudget):
+        select(slowed, Limits(left_ms=5.0, limit_ms=5.0))
+
+
+def test_an_energy_budget_below_every_mode_is_impossible() -> None:
+    with pytest.raises(BudgetImpossible, match="the least is 1 mJ"):
+        select(ALL, Limits(left_ms=1.0, limit_ms=60.0, energy_mj=0.5, on_miss="reject"))
+
+
+def test_an_energy_budget_without_any_known_energy_says_so() -> None:
+    with pytest.raises(BudgetImpossible, match="none is known"):
+        select([candidate("blind", 0.9, 5.0)], Limits(energy_mj=1.0, on_miss="reject"))
+
+
+FIGURES = st.floats(0.01, 100.0)
+CANDIDATES = st.lists(
+    st.builds(
+        lambda accuracy, median, tail, slow, energy: Candidate(
+            "", accuracy, median, median * tail, median / slow, energy
+        ),
+        st.integers(0, 5).map(lambda tenths: tenths / 5),
+        FIGURES,
+        st.floats(1.0, 2.0),
+        st.floats(0.5, 4.0),
+        st.one_of(st.none(), FIGURES),
+    ),
+    min_size=1,
+    max_size=6,
+).map(lambda found: [Candidate(f"m{at}", *list(vars(one).values())[1:]) for at, one in enumerate(found)])
+LIMITS = st.builds(
+    lambda left, gone, energy, on_miss: Limits(left, None if left == math.inf else left + gone, energy, on_miss),
+    st.one_of(st.just(math.inf), st.floats(-5.0, 100.0)),
+    st.floats(0.0, 10.0),
+    st.one_of(st.none(), FIGURES),
+    st.sampled_from(["degrade", "reject", "late"]),
+)
+
+
+def fits(one: Candidate, limits: Limits) -> bool:
+    energy: Optional[float] = limits.energy_mj
+    return one.bound_ms <= limits.left_ms and (energy is None or (one.energy_mj is not None and one.energy_mj <= energy))
+
+
+@given(CANDIDATES, LIMITS)
+def test_whatever_the_figures_no_fitting_mode_is_more_accurate_than_the_chosen(
+    candidates: List[Candidate], limits: Limits
+) -> None:
+    by_id = {one.mode_id: one for one in candidates}
+    fitting = [one for one in candidates if fits(one, limits)]
+    try:
+        choice = select(candidates, limits)
+    except Refused:
+        assert not fitting
+        assert limits.on_miss != "late"
+        return
+    chosen = by_id[choice.mode_id]
+    if fitting:
+        assert chosen in fitting
+        assert chosen.accuracy == max(one.accuracy for one in fitting)
+        assert choice.reason != "degraded"
+    else:
+        assert choice.reason == "degraded"
+        assert limits.on_miss != "reject"
+        assert chosen.median_ms == min(one.median_ms for one in candidates)
+        assert limits.on_miss == "late" or chosen.median_ms <= limits.left_ms
+
+
+@given(CANDIDATES, LIMITS, st.floats(0.0, 50.0))
+def test_more_time_never_gives_a_less_accurate_answer(
+    candidates: List[Candidate], limits: Limits, more_ms: float
+) -> None:
+    looser = Limits(limits.left_ms + more_ms, limits.limit_ms, limits.energy_mj, limits.on_miss)
+    if not any(fits(one, limits) for one in candidates):
+        return
+    by_id = {one.mode_id: one for one in candidates}
+    tight, loose = (by_id[select(candidates, one).mode_id] for one in (limits, looser))
+    assert loose.accuracy >= tight.accuracy

@@ -1,0 +1,88 @@
+"""Profiling: every engine in every round, nothing counted twice, energy only when a meter knows."""
+
+from typing import Any, Dict, List, Tuple
+
+import numpy as np
+import pytest
+
+from tests.runtime.fakes import ones
+from wenet_runtime import profiler
+from wenet_runtime.engines.base import Tensors
+from wenet_runtime.meters.none import NoMeter
+from wenet_runtime.meters.sim import SimMeter
+from wenet_runtime.profiler import measure, sample
+
+
+class Clock:
+    """A clock that engines move by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+    monotonic = perf_counter
+
+
+class TimedEngine:
+    """Takes a given time on the clock and records that it ran."""
+
+    def __init__(self, name: str, seconds: float, clock: Clock, runs: List[str]) -> None:
+        self._name, self._seconds, self._clock, self._runs = name, seconds, clock, runs
+
+    def infer(self, inputs: Tensors) -> Dict[str, Any]:
+        self._runs.append(self._name)
+        self._clock.now_s += self._seconds
+        return {}
+
+    def close(self) -> None:
+        self._runs.append(f"{self._name} closed")
+
+
+@pytest.fixture()
+def engines(monkeypatch: pytest.MonkeyPatch) -> "Tuple[Dict[str, TimedEngine], List[str]]":
+    clock, runs = Clock(), []  # type: ignore[var-annotated]
+    monkeypatch.setattr(profiler, "time", clock)
+    return {name: TimedEngine(name, ms / 1e3, clock, runs) for name, ms in (("a", 1.0), ("b", 5.0))}, runs
+
+
+def test_every_engine_runs_once_a_round_after_its_warm_up(engines: Any) -> None:
+    ready, runs = engines
+    told: List[Tuple[int, int]] = []
+    samples = sample(ready, {"input": ones()}, rounds=8, warmup=2, progress=lambda done, total: told.append((done, total)))
+    assert runs[:4] == ["a", "a", "b", "b"]
+    rounds = [runs[at : at + 2] for at in range(4, len(runs), 2)]
+    assert [sorted(one) for one in rounds] == [["a", "b"]] * 8
+    assert ["b", "a"] in rounds  # the order is not always the same
+    assert ["a", "b"] in rounds
+    assert np.allclose(samples["a"], 1.0)
+    assert np.allclose(samples["b"], 5.0)
+    assert told[-1] == (8, 8)
+
+
+def test_the_same_seed_takes_the_same_order(engines: Any) -> None:
+    ready, runs = engines
+    sample(ready, {"input": ones()}, rounds=8, seed=5)
+    first = list(runs)
+    runs.clear()
+    sample(ready, {"input": ones()}, rounds=8, seed=5)
+    assert runs == first
+
+
+def test_figures_are_per_row(engines: Any) -> None:
+    profiles = measure(engines[0], {"input": ones(rows=4)}, rounds=5)
+    assert profiles["b"].p50_ms == pytest.approx(1.25)
+    assert profiles["b"].runs == 5
+
+
+def test_energy_is_measured_per_row_when_the_meter_knows(engines: Any) -> None:
+    profiles = measure(engines[0], {"input": ones(rows=4)}, rounds=5, meter=SimMeter(busy_w=2.0))
+    assert profiles["b"].energy_mj == pytest.approx(2.5)  # 2 W for 5 ms, four rows
+    assert profiles["b"].energy_source == "sim"
+
+
+@pytest.mark.parametrize("meter", [None, NoMeter()])
+def test_energy_stays_unknown_when_nobody_knows(engines: Any, meter: Any) -> None:
+    profiles = measure(engines[0], {"input": ones()}, rounds=5, meter=meter)
+    assert (profiles["a"].energy_mj, profiles["a"].energy_source) == (None, "none")

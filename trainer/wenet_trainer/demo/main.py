@@ -1,0 +1,133 @@
+"""Train → explore → export → daemon → requests, with what each step showed."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from wenet_trainer.checkpoint import FILE as CHECKPOINT
+from wenet_trainer.checkpoint import read_checkpoint
+from wenet_trainer.data import open_source
+from wenet_trainer.data.base import Images, Source, write_pngs
+from wenet_trainer.demo.budgets import HEADROOM, Outcome, Shown, end_to_end_ms, post_all
+from wenet_trainer.demo.contention import timeline
+from wenet_trainer.demo.daemon import Client, Daemon
+from wenet_trainer.demo.tables import print_modes, print_outcomes, print_timeline
+from wenet_trainer.errors import DemoError
+from wenet_trainer.explore.frontier import find_frontier
+from wenet_trainer.explore.result import FILE as FRONTIER
+from wenet_trainer.export import export_bundle
+from wenet_trainer.recipe import Recipe
+from wenet_trainer.report import plot_frontier
+from wenet_trainer.train import train
+
+ENGINE_CORE = 0
+BUDGET_MODES = 4  # how many modes' times become budgets
+
+
+def demo(out: Path, recipe: Recipe | None = None) -> None:
+    """Run the whole road and leave everything under `out`.
+
+    Args:
+        out: receives `bundle/`, `images/*.png`, `frontier.png` and `run/` (checkpoint, frontier).
+        recipe: training settings; the defaults are the demo's.
+    """
+    console = Console(width=110, highlight=False)
+    recipe = recipe or Recipe()
+    began = time.monotonic()
+    bundle = _road(out, recipe, console)
+    source = open_source(recipe.data, recipe.seed)
+    images = _write_images(out / "images", source.test())
+    clean = _shown(source.test(clean=True), out / "images" / "clean")
+    options = ["--engine-core", str(ENGINE_CORE), "--cache-dir", str(out / "cache")]
+    console.rule("serve")
+    with Daemon(bundle, options, out / "daemon.log") as daemon:
+        console.print(" ".join(daemon.command))
+        client = Client(daemon.port)
+        modes = client.modes()["modes"]
+        print_modes(console, modes)
+        outcomes = _budgets(client, images, clean, modes)
+        print_outcomes(console, outcomes, len(images))
+        budget_ms = outcomes[-1].budget_ms
+        assert budget_ms is not None
+        slices = timeline(client, [image.png for image in images], budget_ms, ENGINE_CORE)
+        print_timeline(console, slices, budget_ms)
+        client.close()
+        code = daemon.stop()
+    if code != 0:
+        raise DemoError(f"the daemon exited with {code} after SIGTERM, see {out / 'daemon.log'}")
+    console.print(f"SIGTERM: the daemon drained and exited {code}.")
+    _check(outcomes)
+    _print_next_steps(console, out, time.monotonic() - began)
+
+
+def _road(out: Path, recipe: Recipe, console: Console) -> Path:
+    """Train, explore, export. An unfinished training goes on; a finished one is made anew."""
+    run = out / "run"
+    if (run / CHECKPOINT).exists() and read_checkpoint(run).epochs_done >= recipe.epochs:
+        shutil.rmtree(run)
+    console.rule("train: one checkpoint, every mode (Algorithm 1)")
+    checkpoint = train(recipe, run)
+    console.rule("explore: which modes are worth keeping here (Algorithm 2)")
+    frontier = find_frontier(checkpoint, run / FRONTIER)
+    plot_frontier(frontier, out / "frontier.png")
+    console.print(
+        f"{frontier.accuracy_evaluations} accuracies and {frontier.latency_measurements} latencies measured, "
+        f"{len(frontier.modes)} modes kept; picture: {out / 'frontier.png'}"
+    )
+    console.rule("export: every mode checked against torch, then written")
+    sha256 = export_bundle(checkpoint, frontier, out / "bundle")
+    console.print(f"bundle {sha256[:12]} in {out / 'bundle'}")
+    return out / "bundle"
+
+
+def _write_images(folder: Path, images: Images) -> list[Shown]:
+    shutil.rmtree(folder, ignore_errors=True)
+    return _shown(images, folder)
+
+
+def _shown(images: Images, folder: Path) -> list[Shown]:
+    paths = write_pngs(images, folder, len(images))
+    return [Shown(path.read_bytes(), str(int(label))) for path, label in zip(paths, images.labels, strict=True)]
+
+
+def _budgets(
+    client: Client, images: Sequence[Shown], clean: Sequence[Shown], modes: Sequence[dict[str, Any]]
+) -> list[Outcome]:
+    """No budget, clean digits, then budgets from the tightest to the widest."""
+    full, fastest = modes[0]["id"], modes[-1]["id"]
+    outcomes = [
+        post_all(client, clean, f"{full}, clean digits", mode=full),
+        post_all(client, images, f"{full}, pinned", mode=full),
+        post_all(client, images, f"{fastest}, pinned", mode=fastest),
+    ]
+    step = (len(modes) - 1) / (BUDGET_MODES - 1)
+    chosen = [modes[round(index * step)]["id"] for index in range(BUDGET_MODES)]
+    for mode in reversed(list(dict.fromkeys(chosen))):
+        budget_ms = HEADROOM * end_to_end_ms(client, images, mode)
+        outcomes.append(post_all(client, images, f"{HEADROOM:g} × {mode}", budget_ms=budget_ms))
+    return outcomes
+
+
+def _check(outcomes: Sequence[Outcome]) -> None:
+    """The demo fails when it does not show what it is for."""
+    budgets = [outcome for outcome in outcomes if outcome.budget_ms is not None]
+    favourites = {next(iter(outcome.modes)) for outcome in budgets}
+    if len(favourites) < 2:
+        raise DemoError(f"every budget was answered by {favourites}: the choice does not follow the budget")
+
+
+def _print_next_steps(console: Console, out: Path, seconds: float) -> None:
+    first = sorted((out / "images").glob("*.png"))[0]
+    console.rule(f"done in {seconds:.0f} s; now yourself")
+    console.print("Start the daemon:", style="bold")
+    console.print(f"  .venv/bin/wenet-runtime --bundle {out / 'bundle'} --budget-ms 50", soft_wrap=True)
+    console.print("Post an image to it from another terminal:", style="bold")
+    console.print(
+        f"  curl -sS -i --data-binary @{first} -H 'Content-Type: image/png' -H 'WeNet-Budget-Ms: 20' "
+        "'http://127.0.0.1:8000/infer?top_k=3'",
+        soft_wrap=True,
+    )
