@@ -6,6 +6,7 @@ and never travels. A damaged or foreign entry is ignored with a warning and buil
 
 import hashlib
 import json
+import math
 import os
 import platform
 import warnings
@@ -55,6 +56,16 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
+def _plausible(profile: Profile) -> bool:
+    """Whether a profile read from a file holds figures that could have been measured."""
+    times = (profile.p50_ms, profile.p95_ms, profile.p99_ms)
+    energy = profile.energy_mj
+    if not all(isinstance(one, (int, float)) and math.isfinite(one) and one > 0 for one in times):
+        return False
+    known = isinstance(energy, (int, float)) and math.isfinite(energy) and energy >= 0
+    return list(times) == sorted(times) and (energy is None or known)
+
+
 class DeviceCache:
     """What this device keeps of one bundle.
 
@@ -93,6 +104,8 @@ class DeviceCache:
             promised = (self.path / f"{mode.id}.sha256").read_text().strip()
         except OSError:
             return None
+        except ValueError:
+            promised = ""  # not even text
         if hashlib.sha256(data).hexdigest() == promised:
             return data
         warnings.warn(f"the cached model of mode '{mode.id}' is damaged: building it again", stacklevel=2)
@@ -112,17 +125,15 @@ class DeviceCache:
         try:
             members = json.loads(path.read_text())
             profiles = {mode_id: Profile(**figures) for mode_id, figures in members["modes"].items()}
+            own = (members["bundle_sha256"], members["device"]) == (self._bundle.sha256, asdict(self._device))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             warnings.warn(f"the cached profile is unreadable ({error}): measuring again", stacklevel=2)
             return None
-        usable = set(profiles) == {mode.id for mode in self._bundle.modes} and all(
-            isinstance(one.p50_ms, (int, float)) and one.p50_ms > 0 and one.p99_ms >= one.p50_ms
-            for one in profiles.values()
-        )
-        if not usable:
-            warnings.warn("the cached profile does not fit this bundle: measuring again", stacklevel=2)
+        expected = {mode.id for mode in self._bundle.modes}
+        if not own or set(profiles) != expected or not all(map(_plausible, profiles.values())):
+            warnings.warn("the cached profile does not fit this bundle and device: measuring again", stacklevel=2)
             return None
         return profiles
 

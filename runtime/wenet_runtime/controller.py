@@ -15,7 +15,7 @@ OVERHEAD_WINDOW = 64
 
 
 class Controller:
-    """Chooses a mode per request. Clocks are passed in; one thread decides, any may read.
+    """Chooses a mode per request. Clocks are passed in. The server's thread and the engine's may both ask.
 
     Args:
         modes: the modes that can be served.

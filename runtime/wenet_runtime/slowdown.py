@@ -1,6 +1,7 @@
 """The live filter: how much slower the device is than its profile right now, and how uncertain that is."""
 
 import math
+import threading
 from collections import deque
 from typing import Deque, Sequence, Tuple
 
@@ -30,6 +31,8 @@ class Slowdown:
 
     def __init__(self, attainment: float) -> None:
         self._attainment = attainment
+        # The server's thread asks before queueing, the engine's thread asks again and observes.
+        self._lock = threading.Lock()
         self._ratios: Deque[Tuple[float, float]] = deque(maxlen=SLOW_WINDOW)
         self._residuals: Deque[Tuple[float, float]] = deque(maxlen=RESIDUAL_WINDOW)
         self.factor = 1.0
@@ -37,15 +40,16 @@ class Slowdown:
 
     def observe(self, ratio: float, now_s: float) -> None:
         """Take in one finished inference: its time over the mode's profiled median."""
-        self._residuals.append((now_s, ratio / self.factor))
-        self._ratios.append((now_s, ratio))
-        self._update(now_s)
+        with self._lock:
+            self._residuals.append((now_s, ratio / self.factor))
+            self._ratios.append((now_s, ratio))
+            self._update(now_s)
 
     def forget(self, now_s: float) -> None:
         """Let old observations go; called before a decision, cheap when nothing is old."""
-        oldest = self._residuals[0][0] if self._residuals else now_s
-        if now_s - oldest > FORGET_S:
-            self._update(now_s)
+        with self._lock:
+            if self._residuals and now_s - self._residuals[0][0] > FORGET_S:
+                self._update(now_s)
 
     def _update(self, now_s: float) -> None:
         for window in (self._ratios, self._residuals):

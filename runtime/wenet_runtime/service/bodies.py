@@ -3,6 +3,7 @@
 import base64
 import binascii
 import io
+import re
 from typing import Any, Dict, List, Optional
 
 import numpy as np
@@ -17,6 +18,8 @@ from wenet_runtime.service.v2json import Decoded, check_tensor, decode_v2, parse
 MAX_BODY_BYTES = 16 << 20
 MAX_NPY_HEADER_BYTES = 10 << 10
 
+_LENGTH = re.compile(r"[0-9]{1,20}")
+
 JSON = "application/json"
 OCTETS = "application/octet-stream"
 NPY = "application/x-npy"
@@ -26,7 +29,9 @@ IMAGES = ("image/jpeg", "image/png")
 async def read_body(request: Request) -> bytes:
     """The whole body, counted while it streams in. Raises `Problem` too-large without taking the rest."""
     declared = request.headers.get("content-length")
-    if declared is not None and (not declared.isdigit() or int(declared) > MAX_BODY_BYTES):
+    if declared is not None and not _LENGTH.fullmatch(declared):
+        raise Problem("malformed-request", "Content-Length is not a number of bytes")
+    if declared is not None and int(declared) > MAX_BODY_BYTES:
         raise _too_large()
     pieces: List[bytes] = []
     size = 0
@@ -84,7 +89,9 @@ def decode(media: str, body: bytes, header_length: Optional[str], manifest: Mani
                 "malformed-request",
                 "octet-stream needs 'Inference-Header-Content-Length': 0 for one raw tensor, else the JSON's bytes",
             )
-        if header_length.strip() == "0":
+        if not _LENGTH.fullmatch(header_length.strip()):
+            raise Problem("malformed-request", "'Inference-Header-Content-Length' is not a number of bytes")
+        if int(header_length) == 0:
             return Decoded(_raw(body, manifest), raw_reply=True)
         raise Problem(
             "unsupported-media",

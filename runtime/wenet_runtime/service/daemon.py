@@ -5,7 +5,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Callable, Dict, FrozenSet, Optional
 
-from wenet_runtime.budget import RequestOptions
+from wenet_runtime.budget import Budget, RequestOptions
 from wenet_runtime.builder import DeviceCache, this_device
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.controller import Controller
@@ -119,13 +119,13 @@ def open_daemon(settings: Settings, progress: Progress = _silent) -> Daemon:
 
 def _check_feasible(controller: Controller, settings: Settings) -> None:
     """A budget that no mode meets even when idle would refuse every request: say so at the start."""
-    options = RequestOptions(mode=settings.mode)
+    options = RequestOptions(budget=Budget(min_accuracy=settings.min_accuracy), mode=settings.mode)
     allowed = controller.allowed(options)
     fastest = min(allowed, key=lambda mode: controller.profiles[mode.id].p50_ms)
     fastest_ms = controller.profiles[fastest.id].p50_ms
     if settings.budget_ms is not None and fastest_ms > settings.budget_ms:
         raise BudgetImpossible(
-            f"no mode meets --budget-ms {settings.budget_ms:g} on this device: "
+            f"no allowed mode meets --budget-ms {settings.budget_ms:g} on this device: "
             f"the fastest, {fastest.id}, takes {fastest_ms:.3g} ms"
         )
 

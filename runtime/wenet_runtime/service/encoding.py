@@ -9,8 +9,12 @@ from numpy.typing import NDArray
 
 
 def json_bytes(members: Any) -> bytes:
-    """Compact JSON; NaN and infinities are refused by the encoder, so callers replace them first."""
-    return json.dumps(members, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    """Compact JSON; NaN and infinities are refused by the encoder, so callers replace them first.
+
+    Half a surrogate pair, which a client may send escaped and get echoed, goes back escaped.
+    """
+    text = json.dumps(members, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace")
 
 
 def flat_list(values: NDArray[Any]) -> "list[Any]":

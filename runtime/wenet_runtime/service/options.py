@@ -14,6 +14,7 @@ _DECIMAL = re.compile(r"\d{1,12}(\.\d{1,12})?|\.\d{1,12}")
 _INTEGER = re.compile(r"\d{1,12}")
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _GRPC = re.compile(r"(\d{1,8})([HMSmun])")
+_MAX_TIMEOUT_US = 2**63 - 1
 _GRPC_MS = {"H": 3_600_000.0, "M": 60_000.0, "S": 1_000.0, "m": 1.0, "u": 1e-3, "n": 1e-6}
 
 # header: option's name; the V2 parameter is `wenet_` + that name
@@ -44,6 +45,8 @@ def header_options(request: Request) -> Dict[str, Any]:
     found: Dict[str, Any] = {}
     for raw_name, raw_value in request.scope["headers"]:
         if raw_name == b"grpc-timeout":
+            if "grpc_ms" in found:
+                raise Problem("bad-header", "header 'grpc-timeout' is given twice: send it once")
             found["grpc_ms"] = _grpc_ms(raw_value)
             continue
         if not raw_name.startswith(b"wenet-"):
@@ -92,15 +95,17 @@ def parameter_options(parameters: Mapping[str, Any]) -> Dict[str, Any]:
                 raise Problem("malformed-request", f"unknown parameter '{_shown(name)}'")
             found[option] = _parameter_value(name, option, value)
         elif name == "timeout":
-            if not _is_integer(value) or value < 0:
-                raise Problem("malformed-request", "parameter 'timeout' is not a whole number of microseconds")
+            if not _is_integer(value) or not 0 <= value <= _MAX_TIMEOUT_US:
+                raise Problem("malformed-request", "parameter 'timeout' is not a possible number of microseconds")
             if value:
                 found["timeout_ms"] = value / 1e3
         elif name == "priority":
             if not _is_integer(value):
                 raise Problem("malformed-request", "parameter 'priority' is not a whole number")
-            if value and found.setdefault("priority", value) != value:
+            if value and parameters.get("wenet_priority", value) != value:
                 raise Problem("conflicting-options", "parameters 'priority' and 'wenet_priority' differ")
+            if value:
+                found["priority"] = value
     return found
 
 
@@ -112,7 +117,10 @@ def _parameter_value(name: str, option: str, value: Any) -> Any:
     if option in _NUMBERS:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise Problem("malformed-request", f"parameter '{name}' is not a number")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise Problem("malformed-request", f"parameter '{name}' is out of range") from None
     if option == "priority":
         if not _is_integer(value):
             raise Problem("malformed-request", f"parameter '{name}' is not a whole number")

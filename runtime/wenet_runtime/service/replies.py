@@ -1,6 +1,7 @@
 """Results → response bodies and headers, as HTTP API v1 sections 5 and 6 say."""
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
@@ -43,7 +44,7 @@ def wanted_reply(
     text = request.query_params.get("top_k")
     if text is None:
         return Wanted(media, names, 0, request_id)
-    if not text.isdigit() or not 1 <= int(text) <= MAX_TOP_K:
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_TOP_K:
         raise Problem("malformed-request", f"top_k is '{text[:20]}': give 1 to {MAX_TOP_K}")
     if media == NPY:
         raise Problem("malformed-request", "top_k needs JSON: an .npy reply has no place for it")

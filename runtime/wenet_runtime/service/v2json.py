@@ -1,9 +1,8 @@
 """JSON request bodies: Open Inference Protocol V2 objects, parsed strictly and bounded in depth."""
 
 import json
-import re
 from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from wenet_runtime.bundle import Manifest, TensorSpec
 from wenet_runtime.service.problems import Problem
 
 MAX_JSON_DEPTH = 32
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_NOT_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
 
 @dataclass(frozen=True)
@@ -56,17 +55,24 @@ def decode_v2(members: Any, manifest: Manifest) -> Decoded:
 
 def parse_json(body: bytes) -> Any:
     """Parse JSON of bounded depth, without NaN or Infinity. Raises `Problem` malformed-request."""
-    depth = 0
-    for match in _BRACKETS.finditer(body):
-        letter = match.group()[:1]
-        depth += 1 if letter in b"[{" else -1 if letter in b"]}" else 0
-        if depth > MAX_JSON_DEPTH:
-            raise Problem("malformed-request", f"the JSON body is nested deeper than {MAX_JSON_DEPTH}")
+    if _depth(body) > MAX_JSON_DEPTH:
+        raise Problem("malformed-request", f"the JSON body is nested deeper than {MAX_JSON_DEPTH}")
     try:
         return json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
         raise Problem("malformed-request", f"the body is no JSON ({reason})") from None
+
+
+def _depth(body: bytes) -> int:
+    """How deep a JSON text's brackets nest, in time linear in its length whatever it holds."""
+    if body.count(b"[") + body.count(b"{") <= MAX_JSON_DEPTH:
+        return 0  # at most that, and strings need no looking at
+    unescaped = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside = b"".join(unescaped.split(b'"')[::2])
+    brackets = np.frombuffer(outside.translate(None, _NOT_BRACKETS), np.uint8)
+    steps = np.where((brackets == ord("[")) | (brackets == ord("{")), 1, -1)
+    return int(np.cumsum(steps, dtype=np.int32).max(initial=0))
 
 
 def _no_constant(name: str) -> Any:
@@ -91,6 +97,8 @@ def _json_tensor(one: Any, specs: Mapping[str, TensorSpec], manifest: Manifest) 
     data = one.get("data")
     if not isinstance(data, list):
         raise Problem("malformed-request", f"'{name}' has no list 'data'")
+    if not _numbers_only(data):
+        raise Problem("invalid-tensor", f"'{name}' holds something else than {spec.datatype} numbers")
     try:
         found = np.asarray(data)
         kinds = "iuf" if spec.dtype.kind == "f" else "iu"
@@ -107,6 +115,19 @@ def _json_tensor(one: Any, specs: Mapping[str, TensorSpec], manifest: Manifest) 
     if found.size != int(np.prod(shape, dtype=object)):
         raise Problem("invalid-tensor", f"'{name}' has {found.size} numbers, its shape {shape} wants another count")
     return name, values.reshape(shape)
+
+
+def _numbers_only(data: List[Any]) -> bool:
+    """Whether nested lists hold numbers alone: NumPy would make room for the longest string in every place."""
+    waiting: List[List[Any]] = [data]
+    while waiting:
+        one = waiting.pop()
+        kinds = set(map(type, one))
+        if not kinds <= {int, float, list}:
+            return False
+        if list in kinds:
+            waiting.extend(inner for inner in one if isinstance(inner, list))
+    return True
 
 
 def _asked_outputs(outputs: Any, manifest: Manifest) -> Optional[Tuple[str, ...]]:

@@ -1,0 +1,53 @@
+"""Every benchmark runs, and prints the common shape. Its figures are judged by people, not here."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.common import at_most
+from benchmarks.report import table
+from tests.supernets import write_test_bundle
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ("switching", "overhead")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_prints_one_json_object_of_the_common_shape(name: str, tmp_path: Path) -> None:
+    write_test_bundle(tmp_path / "bundle")
+    out = tmp_path / "result.json"
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--bundle", str(tmp_path / "bundle")]
+    done = subprocess.run(
+        [*command, "--out", str(out)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result == json.loads(out.read_text())
+    assert {"benchmark", "machine", "versions", "commit", "seed", "samples", "figures", "quick"} <= set(result)
+    assert result["quick"] is True
+    assert result["figures"]
+    for figure in result["figures"].values():
+        assert set(figure) == {"value", "unit", "goal", "met", "how"}
+    assert name in table([out])
+
+
+def test_a_benchmark_without_a_bundle_says_how_to_get_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.switching", "--bundle", str(tmp_path / "none")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "make demo" in done.stderr
+
+
+def test_a_figure_over_its_goal_is_not_met() -> None:
+    assert at_most(1.0, 2.0, "ms", "").met
+    assert not at_most(2.1, 2.0, "ms", "").met
+
+
+def test_every_benchmark_is_tested_here() -> None:
+    helpers = {"__init__", "common", "report", "bare_handler"}
+    assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - helpers == set(NAMES)
+    assert importlib.util.find_spec("benchmarks.common") is not None
