@@ -7,7 +7,7 @@ from typing import Iterator
 
 import pytest
 
-from tests.runtime.fakes import Client, SettableBackend, make_service
+from tests.runtime.fakes import SLOW_MS, Client, SettableBackend, make_service
 from tests.supernets import write_test_bundle
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.runtime import Runtime
@@ -71,11 +71,19 @@ def backend(bundle: Bundle) -> Iterator[SettableBackend]:
 
 @pytest.fixture()
 def runtime(bundle: Bundle, backend: SettableBackend) -> Iterator[Runtime]:
-    """A runtime on that engine; its modes are said to take 1, 10 and 100 ms."""
-    one = make_service(bundle, backend).runtime
+    """A runtime on that engine; its modes are said to take 0.1, 1 and 10 s."""
+    one = make_service(bundle, backend, medians_ms=SLOW_MS).runtime
     yield one
     backend.release()
     one.close(timeout_s=5)
+
+
+@pytest.fixture()
+def slow_client(bundle: Bundle, backend: SettableBackend) -> Iterator[Client]:
+    """A client of an application whose modes are said to take 0.1, 1 and 10 s, and take none."""
+    service = make_service(bundle, backend, medians_ms=SLOW_MS)
+    yield Client(create_app(service), service)
+    service.runtime.close(timeout_s=5)
 
 
 @pytest.fixture()

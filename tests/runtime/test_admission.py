@@ -53,8 +53,8 @@ def test_the_wait_is_that_of_everything_as_urgent_or_more() -> None:
 
 def test_discarded_work_is_gone_and_the_rest_keeps_its_order() -> None:
     queue: DeadlineQueue[str] = DeadlineQueue(10)
-    for number in (5, 1, 4, 2, 3):
-        put(queue, str(number), at_s=number)
+    for at_s, work in ((5, "5"), (1, "1"), (4, "4"), (2, "2"), (3, "3")):
+        put(queue, work, at_s=at_s)
     queue.discard("1")
     queue.discard("4")
     queue.discard("never put")

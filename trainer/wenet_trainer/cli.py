@@ -8,6 +8,7 @@ import typer
 
 from wenet_runtime.errors import WeNetError
 from wenet_trainer import __version__
+from wenet_trainer.recipe import Recipe
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -33,19 +34,18 @@ def _options(
 @app.command()
 def train(
     out: Out = RUN,
-    data: Annotated[str, typer.Option(help="Data source.")] = "digits",
-    model: Annotated[str, typer.Option(help="Supernet.")] = "digits_resnet",
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 14,
-    batch: Annotated[int, typer.Option(help="Images per step.")] = 48,
-    samples: Annotated[int, typer.Option(help="Sub-networks per step; the paper takes 20.")] = 4,
-    sampling: Annotated[str, typer.Option(help="mixed, or paper: every layer drawn uniformly.")] = "mixed",
-    teacher: Annotated[str, typer.Option(help="none: hard labels, as the paper; or inplace.")] = "none",
-    learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 3e-3,
-    weight_decay: Annotated[float, typer.Option(help="AdamW's.")] = 0.05,
-    seed: Annotated[int, typer.Option(help="Fixes splits, views, weights and draws.")] = 0,
+    data: Annotated[str, typer.Option(help="Data source.")] = Recipe.data,
+    model: Annotated[str, typer.Option(help="Supernet.")] = Recipe.model,
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = Recipe.epochs,
+    batch: Annotated[int, typer.Option(help="Images per step.")] = Recipe.batch,
+    samples: Annotated[int, typer.Option(help="Sub-networks per step; the paper takes 20.")] = Recipe.samples,
+    sampling: Annotated[str, typer.Option(help="mixed, or paper: every layer drawn uniformly.")] = Recipe.sampling,
+    teacher: Annotated[str, typer.Option(help="none: hard labels, as the paper; or inplace.")] = Recipe.teacher,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = Recipe.learning_rate,
+    weight_decay: Annotated[float, typer.Option(help="AdamW's.")] = Recipe.weight_decay,
+    seed: Annotated[int, typer.Option(help="Fixes splits, views, weights and draws.")] = Recipe.seed,
 ) -> None:
     """Algorithm 1: train every sub-network at once. Repeat the command to go on after a kill."""
-    from wenet_trainer.recipe import Recipe
     from wenet_trainer.train import train as run
 
     recipe = Recipe(
@@ -101,7 +101,9 @@ def export(
 
 
 @app.command()
-def demo(out: Annotated[Path, typer.Option(help="Directory for everything the demo leaves.")] = Path("out/demo")) -> None:
+def demo(
+    out: Annotated[Path, typer.Option(help="Directory for everything the demo leaves.")] = Path("out/demo"),
+) -> None:
     """Train, explore, export and serve handwritten digits, and show the budget at work."""
     from wenet_trainer.demo.main import demo as run
 

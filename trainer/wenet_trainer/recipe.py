@@ -34,12 +34,12 @@ class Recipe:
     data: str = "digits"
     model: str = "digits_resnet"
     model_arguments: Mapping[str, int] = field(default_factory=dict)
-    epochs: int = 13
-    batch: int = 64
+    epochs: int = 14
+    batch: int = 32
     samples: int = 4
     sampling: str = "mixed"
     teacher: str = "none"
-    learning_rate: float = 2e-3
+    learning_rate: float = 2.5e-3
     weight_decay: float = 0.05
     seed: int = 0
 

@@ -6,7 +6,7 @@ import pytest
 from tests.trainer.few_digits import FEW
 from wenet_trainer.checkpoint import Checkpoint
 from wenet_trainer.errors import ExploreError
-from wenet_trainer.explore.frontier import find_frontier, spread
+from wenet_trainer.explore.frontier import find_frontier, spread, worthwhile
 from wenet_trainer.explore.result import read_frontier, write_frontier
 from wenet_trainer.recipe import Recipe
 from wenet_trainer.report import plot_frontier
@@ -21,6 +21,7 @@ def checkpoint(tiny):
 def test_a_frontier_holds_every_step_and_pareto_modes_from_fast_to_accurate(checkpoint, tiny, tmp_path):
     found = find_frontier(checkpoint, tmp_path / "frontier.json", keep=3, search_images=64, rounds=5, quiet=True)
     assert read_frontier(tmp_path / "frontier.json") == found
+    assert len(found.drawn) == 24
     assert len(found.steps) == 12  # three knobs of five levels each, down to the smallest
     assert set(found.steps[-1].candidates[found.steps[-1].chosen].groups.values()) == {16}
     assert found.accuracy_evaluations == len(found.points()) == found.latency_measurements
@@ -34,7 +35,7 @@ def test_a_frontier_holds_every_step_and_pareto_modes_from_fast_to_accurate(chec
         assert mode.accuracy.images == 96
         assert mode.accuracy.ci_low <= mode.accuracy.value <= mode.accuracy.ci_high
         assert mode.latency.p50_ms <= mode.latency.p95_ms <= mode.latency.p99_ms
-        assert mode.found_by in ("paper", "uniform")
+        assert mode.found_by in ("paper", "uniform", "random")
     plot_frontier(found, tmp_path / "frontier.png")
     assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
 
@@ -45,6 +46,11 @@ def test_fewer_than_two_modes_or_an_unknown_search_are_refused(checkpoint, tmp_p
     with pytest.raises(ExploreError, match="unknown search 'luck': known are paper"):
         find_frontier(checkpoint, tmp_path / "f.json", search="luck", quiet=True)
     assert not (tmp_path / "f.json").exists()
+
+
+def test_a_mode_hardly_faster_than_a_more_accurate_one_is_not_worthwhile():
+    points = [(1.0, 0.7), (1.01, 0.9), (2.0, 0.95), (3.0, 0.94), (2.05, 0.96)]
+    assert worthwhile(points) == [1, 4]
 
 
 def test_spreading_drops_the_points_that_are_missed_least():

@@ -35,10 +35,10 @@ class Scene:
         noise: greatest standard deviation of the pixel noise, 0–1.
     """
 
-    smallest_px: float = 14.0
+    smallest_px: float = 16.0
     largest_px: float = 26.0
-    clutter: float = 0.8
-    noise: float = 0.18
+    clutter: float = 0.55
+    noise: float = 0.1
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """From a checkpoint to the modes worth keeping: searches, measures again, drops what is dominated."""
 
 import platform
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from wenet_trainer.progress import tqdm
 from wenet_trainer.space import GroupConfig, SearchSpace
 
 FINALISTS = 16  # measured again on all validation images
+FASTER = 0.97  # identical graphs differ by up to 2.6 % in time: less than this is no gain
 
 
 def find_frontier(
@@ -31,6 +33,7 @@ def find_frontier(
     threshold: float = 0.0,
     keep: int = 8,
     search_images: int = 480,
+    draws: int = 24,
     rounds: int = 200,
     quiet: bool = False,
 ) -> Frontier:
@@ -44,6 +47,7 @@ def find_frontier(
         threshold: least accuracy wanted, 0–1; 0 goes down to the smallest network.
         keep: most modes to keep.
         search_images: validation images behind the search's accuracies.
+        draws: random configurations evaluated beside the search: a greedy path passes much by.
         rounds: interleaved runs behind a kept mode's latency.
         quiet: no progress bars.
     """
@@ -58,14 +62,20 @@ def find_frontier(
         exploration: Exploration = load(SEARCHES, search, kind="search", error=ExploreError)(
             space.full(), space.neighbours, bench.search_accuracy, bench.search_latency_ms, threshold
         )
-        uniforms = [
-            Candidate(config, bench.search_accuracy(config), bench.search_latency_ms(config))
-            for config in space.uniforms()
-        ]
-    found_by = {candidate.groups: "uniform" for candidate in uniforms}
+        rng = random.Random(checkpoint.recipe.seed)
+        uniforms, drawn = (
+            [Candidate(config, bench.search_accuracy(config), bench.search_latency_ms(config)) for config in configs]
+            for configs in (space.uniforms(), [space.sample(rng) for _ in range(draws)])
+        )
+    found_by = {candidate.groups: "random" for candidate in drawn}
+    found_by |= {candidate.groups: "uniform" for candidate in uniforms}
     for step in exploration.steps:
-        found_by |= {candidate.groups: search for candidate in step.candidates if candidate.groups not in found_by}
-    finalists = _finalists([exploration.start, *uniforms, *(c for s in exploration.steps for c in s.candidates)])
+        found_by |= {
+            candidate.groups: search for candidate in step.candidates if found_by.get(candidate.groups) != "uniform"
+        }
+    finalists = _finalists(
+        [exploration.start, *uniforms, *drawn, *(c for s in exploration.steps for c in s.candidates)]
+    )
     modes = _measure_again(bench, finalists, costs, found_by, keep=keep, rounds=rounds, quiet=quiet)
     bench.close()
     frontier = Frontier(
@@ -86,6 +96,7 @@ def find_frontier(
             for step in exploration.steps
         ),
         uniforms=tuple(_point(candidate, costs) for candidate in uniforms),
+        drawn=tuple(_point(candidate, costs) for candidate in drawn),
         modes=tuple(modes),
     )
     write_frontier(out, frontier)
@@ -111,6 +122,22 @@ def spread(points: Sequence[tuple[float, float]], keep: int, always: Sequence[in
             break
         kept.remove(max(spare, key=lambda gone: hypervolume([points[i] for i in kept if i != gone], reference)))
     return kept
+
+
+def worthwhile(points: Sequence[tuple[float, float]]) -> list[int]:
+    """The Pareto front without points that are hardly faster than a more accurate one.
+
+    Args:
+        points: (milliseconds, accuracy).
+
+    Returns:
+        Indices by ascending cost.
+    """
+    kept: list[int] = []
+    for index in reversed(pareto_front(points)):
+        if not kept or points[index][0] < FASTER * points[kept[-1]][0]:
+            kept.append(index)
+    return kept[::-1]
 
 
 def _finalists(candidates: Sequence[Candidate]) -> list[GroupConfig]:
@@ -146,7 +173,7 @@ def _measure_again(
     with tqdm(total=rounds, desc="latencies", unit=" rounds", disable=quiet) as progress:
         latencies = bench.final_latencies(named, rounds=rounds, progress=lambda *_: _advance(progress))
     points = [(latencies[str(i)].p50_ms, accuracies[i].value) for i in range(len(configs))]
-    front = pareto_front(points)
+    front = worthwhile(points)
     full = next(i for i, config in enumerate(configs) if set(config.values()) == {1})
     if full not in front:
         front.append(full)

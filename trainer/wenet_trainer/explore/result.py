@@ -68,7 +68,7 @@ class Frontier:
         accuracy_evaluations, latency_measurements: how many configurations were evaluated.
         threshold: the least accuracy asked for; result: what the search returned for it.
         start, steps: the full network and every step of the search.
-        uniforms: the uniform configurations, evaluated beside the search.
+        uniforms, drawn: the uniform configurations and random ones, evaluated beside the search.
         modes: from the fastest to the most accurate.
     """
 
@@ -86,13 +86,14 @@ class Frontier:
     start: Point
     steps: tuple[Round, ...]
     uniforms: tuple[Point, ...]
+    drawn: tuple[Point, ...]
     modes: tuple[FoundMode, ...]
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
 
     def points(self) -> list[Point]:
         """Every distinct configuration that was evaluated."""
-        seen = [self.start, *self.uniforms, *(point for step in self.steps for point in step.candidates)]
+        seen = [self.start, *self.uniforms, *self.drawn, *(point for step in self.steps for point in step.candidates)]
         return list({frozenset(point.groups.items()): point for point in seen}.values())
 
 

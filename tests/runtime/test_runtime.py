@@ -1,0 +1,339 @@
+"""The runtime: one engine thread, urgency before arrival, the decision after queueing, nothing lost."""
+
+import os
+import time
+from concurrent.futures import Future
+from typing import Any, Optional
+
+import numpy as np
+import pytest
+
+from tests.runtime.fakes import PATIENCE_S, SettableBackend, make_service, ones
+from wenet_runtime.budget import Budget, RequestOptions
+from wenet_runtime.bundle import Bundle
+from wenet_runtime.errors import (
+    BudgetImpossible,
+    DeadlineExceeded,
+    Draining,
+    EngineError,
+    InfeasibleBudget,
+    QueueFull,
+    SettingsError,
+    UnknownMode,
+)
+from wenet_runtime.meters.sim import SimMeter
+from wenet_runtime.pool import WARMUP_RUNS, Pool
+from wenet_runtime.runtime import Result, Runtime
+
+
+def send(
+    runtime: Runtime, value: float = 1.0, *, rows: int = 1, ago_ms: float = 0.0, **options: Any
+) -> "Future[Result]":
+    """Submit an input all of one value, by which the engine's record knows it again."""
+    budget = Budget(options.pop("budget_ms", None), options.pop("budget_mj", None), options.pop("min_accuracy", None))
+    start_s = time.monotonic() - ago_ms / 1e3
+    return runtime.submit({"input": ones(rows, value)}, RequestOptions(budget=budget, **options), start_s)
+
+
+def answer(future: "Future[Result]") -> Result:
+    return future.result(timeout=PATIENCE_S)
+
+
+def occupy(runtime: Runtime, backend: SettableBackend) -> "Future[Result]":
+    """Have the engine busy with a first request (value 0) until the test releases it."""
+    backend.hold()
+    first = send(runtime, 0.0)
+    backend.wait_until_running()
+    return first
+
+
+class LateClock:
+    """The runtime's clock, which a test can move on while requests wait."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
+@pytest.fixture()
+def clock(monkeypatch: pytest.MonkeyPatch) -> LateClock:
+    one = LateClock()
+    monkeypatch.setattr("wenet_runtime.runtime.time", one)
+    return one
+
+
+def test_an_answer_says_what_happened(runtime: Runtime) -> None:
+    result = answer(send(runtime, rows=2))
+    assert result.outputs["logits"].shape == (2, 10)
+    assert (result.mode_id, result.reason, result.switched) == ("m2", "fits", False)
+    assert (result.energy_mj, result.energy_source) == (None, "none")
+    assert result.predicted_ms >= 20_000.0  # two rows of 10 s
+    assert result.queue_ms >= 0
+    assert result.infer_ms >= 0
+    assert runtime.active == "m2"
+
+
+def test_a_change_of_mode_is_noted(runtime: Runtime) -> None:
+    switched = [answer(send(runtime, mode=mode)).switched for mode in ("m0", "m0", "m1", "m0")]
+    assert switched == [False, False, True, True]
+
+
+def test_the_decision_is_made_after_queueing(runtime: Runtime, backend: SettableBackend, clock: LateClock) -> None:
+    first = occupy(runtime, backend)
+    waiting = send(runtime, budget_ms=100_000.0)  # enough for the largest mode, on arrival
+    clock.ahead_s = 95.0  # and now enough for the middle one only
+    backend.release()
+    assert answer(first).mode_id == "m2"
+    assert answer(waiting).mode_id == "m1"
+
+
+def test_waiting_is_part_of_the_prediction(runtime: Runtime, backend: SettableBackend, clock: LateClock) -> None:
+    occupy(runtime, backend)
+    waiting = send(runtime)
+    clock.ahead_s = 5.0
+    backend.release()
+    result = answer(waiting)
+    assert result.predicted_ms >= 5_000.0
+    assert result.queue_ms >= 5_000.0
+
+
+def test_what_waits_already_counts_against_a_newcomer(runtime: Runtime, backend: SettableBackend) -> None:
+    occupy(runtime, backend)  # 10 s of it are expected
+    with pytest.raises(InfeasibleBudget):
+        send(runtime, budget_ms=5_000.0)
+    backend.release()
+
+
+def test_what_is_less_urgent_does_not_count(runtime: Runtime, backend: SettableBackend) -> None:
+    backend.hold()
+    send(runtime, 0.0, mode="m0")
+    backend.wait_until_running()
+    patient = [send(runtime, priority=2, mode="m2") for _ in range(5)]
+    urgent = send(runtime, priority=1, budget_ms=20_000.0)
+    with pytest.raises(InfeasibleBudget):
+        send(runtime, priority=3, budget_ms=20_000.0)
+    backend.release()
+    assert answer(urgent).mode_id
+    assert [answer(one).mode_id for one in patient] == ["m2"] * 5
+
+
+def test_priority_then_deadline_then_arrival_order_the_work(runtime: Runtime, backend: SettableBackend) -> None:
+    occupy(runtime, backend)
+    waiting = [
+        send(runtime, 5.0, priority=3, budget_ms=60_000.0),
+        send(runtime, 3.0),
+        send(runtime, 4.0),
+        send(runtime, 2.0, budget_ms=300_000.0),
+        send(runtime, 1.0, budget_ms=200_000.0),
+        send(runtime, 0.5, priority=1),
+    ]
+    backend.release()
+    for one in waiting:
+        answer(one)
+    assert backend.first_numbers == [0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_work_that_expires_in_the_queue_never_runs(
+    runtime: Runtime, backend: SettableBackend, clock: LateClock
+) -> None:
+    occupy(runtime, backend)
+    waiting = send(runtime, 7.0, budget_ms=50_000.0)
+    clock.ahead_s = 60.0
+    backend.release()
+    with pytest.raises(DeadlineExceeded, match="budget of 50000 ms ended while") as caught:
+        answer(waiting)
+    assert (caught.value.executed, caught.value.budget_ms) == (False, 50_000.0)
+    assert 7.0 not in backend.first_numbers
+
+
+def test_late_work_runs_although_its_budget_is_over(
+    runtime: Runtime, backend: SettableBackend, clock: LateClock
+) -> None:
+    occupy(runtime, backend)
+    waiting = send(runtime, 7.0, budget_ms=50_000.0, on_miss="late")
+    clock.ahead_s = 60.0
+    backend.release()
+    assert (answer(waiting).mode_id, answer(waiting).reason) == ("m0", "degraded")
+
+
+def test_a_protocol_s_deadline_ends_late_work_too(
+    runtime: Runtime, backend: SettableBackend, clock: LateClock
+) -> None:
+    occupy(runtime, backend)
+    waiting = send(runtime, 7.0, protocol_ms=50_000.0, on_miss="late")
+    clock.ahead_s = 60.0
+    backend.release()
+    with pytest.raises(DeadlineExceeded):
+        answer(waiting)
+    assert 7.0 not in backend.first_numbers
+
+
+@pytest.mark.parametrize(("on_miss", "mode_id"), [("degrade", "m0"), ("late", "m0"), ("reject", None)])
+def test_when_nothing_fits_any_more_the_request_s_own_wish_decides(
+    runtime: Runtime, backend: SettableBackend, clock: LateClock, on_miss: str, mode_id: Optional[str]
+) -> None:
+    runtime.controller.observe_overhead(3_000.0)  # so that medians and bounds lie far from the clock's noise
+    for _ in range(50):
+        runtime.controller.observe_overhead(1_000.0)
+    occupy(runtime, backend)
+    waiting = send(runtime, 7.0, budget_ms=60_000.0, on_miss=on_miss)
+    clock.ahead_s = 58.0  # 2 s are left: more than every median, less than every bound
+    backend.release()
+    if mode_id is None:
+        with pytest.raises(InfeasibleBudget):
+            answer(waiting)
+        assert 7.0 not in backend.first_numbers
+    else:
+        assert (answer(waiting).mode_id, answer(waiting).reason) == (mode_id, "degraded")
+
+
+def test_cancelled_work_never_runs_and_leaves_the_queue(runtime: Runtime, backend: SettableBackend) -> None:
+    first = occupy(runtime, backend)
+    waiting = send(runtime, 7.0)
+    assert runtime.queue_depth == 1
+    assert waiting.cancel()
+    assert runtime.queue_depth == 0
+    last = send(runtime, 8.0)
+    backend.release()
+    answer(first)
+    answer(last)
+    assert backend.first_numbers == [0.0, 8.0]
+
+
+def test_running_work_cannot_be_cancelled(runtime: Runtime, backend: SettableBackend) -> None:
+    first = occupy(runtime, backend)
+    assert not first.cancel()
+    backend.release()
+    assert answer(first).mode_id == "m2"
+
+
+def test_an_engine_s_failure_is_that_request_s_alone(runtime: Runtime, backend: SettableBackend) -> None:
+    for error in (EngineError("broken"), RuntimeError("worse"), MemoryError()):
+        backend.error = error
+        with pytest.raises(type(error)):
+            answer(send(runtime))
+        assert answer(send(runtime)).mode_id == "m2"
+    assert runtime.pending == 0
+
+
+def test_a_full_queue_refuses_the_next(bundle: Bundle, backend: SettableBackend) -> None:
+    runtime = make_service(bundle, backend, max_queue=2).runtime
+    first = occupy(runtime, backend)
+    waiting = [send(runtime), send(runtime)]
+    assert (runtime.queue_depth, runtime.pending) == (2, 3)
+    with pytest.raises(QueueFull):
+        send(runtime, 9.0)
+    backend.release()
+    assert [answer(one).mode_id for one in [first, *waiting]] == ["m2"] * 3
+    assert 9.0 not in backend.first_numbers
+    assert runtime.close(timeout_s=PATIENCE_S)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"mode": "m9"}, UnknownMode),
+        ({"budget_ms": 0.5}, BudgetImpossible),
+        ({"min_accuracy": 0.99}, BudgetImpossible),
+        ({"budget_ms": 5_000.0, "ago_ms": 4_950.0}, InfeasibleBudget),
+    ],
+)
+def test_what_cannot_be_met_is_refused_on_arrival(
+    runtime: Runtime, backend: SettableBackend, options: Any, error: Any
+) -> None:
+    with pytest.raises(error):
+        send(runtime, **options)
+    assert backend.runs == []
+    assert runtime.pending == 0
+
+
+def test_draining_still_takes_work_and_refusing_does_not(runtime: Runtime, backend: SettableBackend) -> None:
+    runtime.drain()
+    assert runtime.draining
+    assert answer(send(runtime)).mode_id == "m2"
+    runtime.refuse()
+    with pytest.raises(Draining, match="takes no new work"):
+        send(runtime, 9.0)
+    assert 9.0 not in backend.first_numbers
+
+
+def test_closing_finishes_what_was_accepted_and_frees_the_engines(bundle: Bundle, backend: SettableBackend) -> None:
+    runtime = make_service(bundle, backend).runtime
+    accepted = [occupy(runtime, backend), send(runtime), send(runtime)]
+    assert not runtime.close(timeout_s=0.0)  # still at work: nothing is freed under its feet
+    assert "backend" not in backend.closed
+    backend.release()
+    assert runtime.close(timeout_s=PATIENCE_S)
+    assert [answer(one).mode_id for one in accepted] == ["m2"] * 3
+    assert sorted(backend.closed) == ["backend", "m0", "m1", "m2"]
+
+
+def test_what_was_measured_teaches_the_controller(runtime: Runtime) -> None:
+    for _ in range(3):
+        answer(send(runtime, mode="m2"))  # said to take 10 s, takes none
+    assert runtime.controller.slowdown.factor == 0.5  # the filter's floor
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_meter_s_energy_is_shared_by_the_rows(bundle: Bundle, backend: SettableBackend, rows: int) -> None:
+    class Constant(SimMeter):
+        def energy_mj(self, start_s: float, end_s: float) -> Optional[float]:
+            return 8.0
+
+    runtime = make_service(bundle, backend, meter=Constant()).runtime
+    result = answer(send(runtime, rows=rows))
+    assert (result.energy_mj, result.energy_source) == (8.0 / rows, "sim")
+    runtime.close()
+
+
+def test_without_a_meter_the_profile_s_energy_is_an_estimate(bundle: Bundle, backend: SettableBackend) -> None:
+    runtime = make_service(bundle, backend, energies_mj={"m0": 1.0, "m1": 5.0, "m2": 25.0}).runtime
+    result = answer(send(runtime, budget_mj=6.0))
+    assert (result.mode_id, result.reason) == ("m1", "energy")
+    assert (result.energy_mj, result.energy_source) == (5.0, "estimate")
+    runtime.close()
+
+
+def test_every_mode_is_warmed_on_the_engine_s_own_thread(bundle: Bundle, backend: SettableBackend, runtime: Runtime) -> None:
+    backend.runs.clear()
+    pool = Pool(bundle, backend, lambda mode: b"")
+    backend.runs.clear()
+    warmed = Runtime(pool, runtime.controller, runtime.meter, warmup={"input": ones(value=3.0)})
+    assert backend.first_numbers == [3.0] * 3 * WARMUP_RUNS
+    warmed.close()
+
+
+def test_a_failing_warm_up_fails_the_start(bundle: Bundle, backend: SettableBackend, runtime: Runtime) -> None:
+    pool = Pool(bundle, backend, lambda mode: b"")
+    backend.error = EngineError("no memory for this mode")
+    with pytest.raises(EngineError, match="no memory"):
+        Runtime(pool, runtime.controller, runtime.meter, warmup={"input": ones()})
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin threads")
+def test_only_the_engine_s_thread_is_pinned(bundle: Bundle, backend: SettableBackend, runtime: Runtime) -> None:
+    allowed = os.sched_getaffinity(0)
+    core = max(allowed)
+    seen = []
+    backend.run = lambda mode_id, answer, inputs: (seen.append(os.sched_getaffinity(0)), answer())[1]  # type: ignore
+    pinned = Runtime(Pool(bundle, backend, lambda mode: b""), runtime.controller, runtime.meter, engine_core=core)
+    seen.clear()
+    answer(send(pinned))
+    assert seen == [{core}]
+    assert os.sched_getaffinity(0) == allowed
+    pinned.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin threads")
+def test_a_core_that_is_not_there_is_refused(runtime: Runtime) -> None:
+    with pytest.raises(SettingsError, match="cannot pin the engine to core 4095"):
+        Runtime(runtime.pool, runtime.controller, runtime.meter, engine_core=4095)
+
+
+def test_the_simulated_answer_points_at_the_largest_number(runtime: Runtime) -> None:
+    x = ones(value=0.0)
+    x[0, 0, 0, 3] = 1.0
+    result = runtime.submit({"input": x}, RequestOptions(), time.monotonic()).result(PATIENCE_S)
+    assert int(np.argmax(result.outputs["logits"])) == 3

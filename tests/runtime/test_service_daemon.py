@@ -1,0 +1,129 @@
+"""Putting a daemon together: what it refuses to start with, and what it measures once."""
+
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import pytest
+
+from tests.runtime.fakes import Client
+from wenet_runtime.bundle import Bundle
+from wenet_runtime.errors import BudgetImpossible, BundleError, EngineError, MeterError, SettingsError, UnknownMode
+from wenet_runtime.service.daemon import (
+    allowed_hosts,
+    check_bind,
+    is_loopback,
+    open_cache,
+    open_daemon,
+    open_device,
+)
+from wenet_runtime.settings import Settings
+
+
+def settings(bundle_path: Path, tmp_path: Path, **more: Any) -> Settings:
+    return Settings(**{"bundle": bundle_path, "cache_dir": tmp_path / "cache", "profile_rounds": 10, **more})
+
+
+def test_a_device_is_profiled_once_and_again_only_when_asked(bundle_path: Path, tmp_path: Path) -> None:
+    told: List[Tuple[str, int, int]] = []
+
+    def opened(**more: Any) -> Any:
+        told.clear()
+        device = open_device(
+            settings(bundle_path, tmp_path), lambda what, done, total: told.append((what, done, total)), **more
+        )
+        device.pool.close()
+        return device.profiles
+
+    first = opened()
+    assert ("profiling", 10, 10) in told
+    assert opened() == first
+    assert not [what for what, _, _ in told if what == "profiling"]
+    opened(profile_again=True)
+    assert ("profiling", 10, 10) in told
+
+
+def test_a_meter_s_energy_is_in_the_profile(bundle_path: Path, tmp_path: Path) -> None:
+    device = open_device(settings(bundle_path, tmp_path, meter="sim"))
+    device.pool.close()
+    assert {one.energy_source for one in device.profiles.values()} == {"sim"}
+    assert all(one.energy_mj is not None and one.energy_mj > 0 for one in device.profiles.values())
+
+
+def test_the_simulated_engine_serves_without_any_model(bundle_path: Path, tmp_path: Path) -> None:
+    daemon = open_daemon(settings(bundle_path, tmp_path, engine="sim"))
+    response = Client(daemon.app).infer()
+    assert response.status_code == 200
+    assert sum(response.json()["outputs"][0]["data"]) == 1
+    assert not list(tmp_path.glob("cache/*/*/*.onnx"))
+    daemon.runtime.close()
+
+
+def test_the_daemon_s_own_options_are_each_request_s_default(bundle_path: Path, tmp_path: Path) -> None:
+    more: Dict[str, Any] = {"engine": "sim", "mode": "m1", "budget_ms": 5000.0, "on_miss": "late"}
+    daemon = open_daemon(settings(bundle_path, tmp_path, **more))
+    response = Client(daemon.app).infer()
+    assert (response.headers["wenet-mode"], response.headers["wenet-budget-met"]) == ("m1", "true")
+    policy = Client(daemon.app).get("/modes").json()["policy"]
+    assert (policy["mode"], policy["budget_ms"], policy["on_miss"]) == ("m1", 5000.0, "late")
+    daemon.runtime.close()
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "said"),
+    [
+        ({"budget_ms": 0.001}, BudgetImpossible, "meets --budget-ms 0.001 on this device: the fastest, m0, takes"),
+        ({"min_accuracy": 0.95}, BudgetImpossible, "accuracy 0.95: the best is m2"),
+        ({"mode": "m9"}, UnknownMode, "no mode 'm9'"),
+        ({"engine": "abacus"}, EngineError, "unknown engine 'abacus': known are ort, sim"),
+        ({"meter": "thumb"}, MeterError, "unknown meter 'thumb': known are none, sim"),
+        ({"host": "0.0.0.0"}, SettingsError, "--insecure-no-auth"),
+        ({"bundle": Path("nowhere")}, BundleError, "no bundle at nowhere"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_at_the_start(
+    bundle_path: Path, tmp_path: Path, more: Dict[str, Any], error: Any, said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        open_daemon(settings(bundle_path, tmp_path, **{"engine": "sim", **more}))
+
+
+def test_a_floor_and_a_budget_must_hold_together(bundle_path: Path, tmp_path: Path) -> None:
+    both = settings(bundle_path, tmp_path, engine="sim", min_accuracy=0.89, budget_ms=0.23)
+    with pytest.raises(BudgetImpossible, match="the fastest, m2"):
+        open_daemon(both)
+
+
+def test_the_cache_alone_loads_no_mode(bundle_path: Path, tmp_path: Path) -> None:
+    cache = open_cache(settings(bundle_path, tmp_path))
+    assert cache.path.parent.name == Bundle(bundle_path).sha256
+    assert list(cache.path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.2", False),
+        ("example.org", False),
+        ("localhost.example.org", False),
+    ],
+)
+def test_only_loopback_addresses_need_no_consent(host: str, loopback: bool) -> None:
+    assert is_loopback(host) == loopback
+    if loopback:
+        check_bind(Settings(host=host))
+    else:
+        with pytest.raises(SettingsError, match=f"--host {host} is reachable from other machines"):
+            check_bind(Settings(host=host))
+    check_bind(Settings(host=host, insecure_no_auth=True))
+
+
+def test_hosts_are_checked_on_loopback_addresses_only() -> None:
+    found = allowed_hosts(Settings(allowed_host=["Board.local"]))
+    assert found == {"localhost", "127.0.0.1", "[::1]", "board.local"}
+    assert allowed_hosts(Settings(host="0.0.0.0")) is None

@@ -1,0 +1,127 @@
+"""Every setting is declared once; flag > environment > --config > user's TOML > default."""
+
+from pathlib import Path
+from typing import Any, Dict
+
+import pytest
+import typer.main
+
+from wenet_runtime.cli.commands import app
+from wenet_runtime.errors import SettingsError
+from wenet_runtime.settings import Settings, load_settings
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture()
+def user_toml(tmp_path: Path) -> Path:
+    """Where the user's own settings lie (see `clean_environment`)."""
+    return tmp_path / "xdg-config" / "wenet" / "runtime.toml"
+
+
+def test_without_anything_the_defaults_hold(tmp_path: Path) -> None:
+    settings = load_settings({})
+    assert (settings.host, settings.port, settings.bundle) == ("127.0.0.1", 8000, Path("bundle"))
+    assert (settings.budget_ms, settings.on_miss, settings.attainment) == (None, "degrade", 0.99)
+    assert settings.cache_dir == tmp_path / "xdg-cache" / "wenet"
+    assert not settings.insecure_no_auth
+
+
+def test_the_nearer_source_wins(
+    tmp_path: Path, user_toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def budget_ms(flags: Dict[str, Any]) -> Any:
+        return load_settings(flags, config=config).budget_ms
+
+    config = None
+    monkeypatch.setattr("wenet_runtime.settings.SYSTEM_TOML", write(tmp_path / "system.toml", "budget_ms = 1"))
+    assert budget_ms({}) == 1
+    write(user_toml, "budget_ms = 2")
+    assert budget_ms({}) == 2
+    config = write(tmp_path / "given.toml", "budget_ms = 3")
+    assert budget_ms({}) == 3
+    monkeypatch.setenv("WENET_BUDGET_MS", "4")
+    assert budget_ms({}) == 4
+    assert budget_ms({"budget_ms": 5.0}) == 5
+
+
+def test_sources_join_key_by_key(tmp_path: Path, user_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(user_toml, 'port = 1\nallowed_host = ["board"]')
+    monkeypatch.setenv("WENET_ENGINE", "sim")
+    settings = load_settings({"threads": 2}, config=write(tmp_path / "c.toml", "max_queue = 3"))
+    found = (settings.port, settings.allowed_host, settings.engine, settings.threads, settings.max_queue)
+    assert found == (1, ["board"], "sim", 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("budget_mss = 5", "unknown key 'budget_mss': did you mean 'budget_ms'"),
+        ("zzzzzz = 5", "unknown key 'zzzzzz': known are bundle, budget_ms"),
+        ("budget_ms = ", "is no TOML"),
+        ("budget_ms = 0", r"--budget-ms \(WENET_BUDGET_MS\) is 0"),
+    ],
+)
+def test_a_bad_file_is_refused_with_what_is_wrong(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load_settings({}, config=write(tmp_path / "c.toml", text))
+
+
+def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"cannot read .*nowhere.toml: No such file"):
+        load_settings({}, config=tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("budget_ms", 0.0),
+        ("budget_ms", 600_001.0),
+        ("budget_ms", float("nan")),
+        ("budget_ms", float("inf")),
+        ("budget_mj", -1.0),
+        ("min_accuracy", 1.1),
+        ("on_miss", "ignore"),
+        ("attainment", 1.0),
+        ("host", ""),
+        ("port", 65536),
+        ("threads", 0),
+        ("max_queue", 0),
+        ("drain_timeout_s", -1.0),
+        ("profile_rounds", 9),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_flag_and_variable(name: str, value: Any) -> None:
+    with pytest.raises(SettingsError, match=rf"--{name.replace('_', '-')} \(WENET_{name.upper()}\) is "):
+        load_settings({name: value})
+
+
+def test_a_variable_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WENET_PORT", "http")
+    with pytest.raises(SettingsError, match=r"WENET_PORT\) is 'http'"):
+        load_settings({})
+
+
+def test_a_variable_that_should_be_a_list_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WENET_ALLOWED_HOST", "board")
+    with pytest.raises(SettingsError, match="environment variable cannot be read.*allowed_host"):
+        load_settings({})
+
+
+def test_settings_do_not_change_once_loaded() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings({}).port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_every_setting_has_a_description_and_a_flag(name: str) -> None:
+
+
+    assert Settings.model_fields[name].description
+    command = typer.main.get_command(app)
+    flags = {option for parameter in command.params for option in parameter.opts}
+    assert "--" + name.replace("_", "-") in flags
