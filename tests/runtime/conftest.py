@@ -41,7 +41,7 @@ def bundle(bundle_path: Path) -> Bundle:
     return Bundle(bundle_path)
 
 
-@pytest.fixture()
+@pytest.fixture
 def own_bundle(bundle_path: Path, tmp_path: Path) -> Path:
     """A copy that a test may damage."""
     return Path(shutil.copytree(str(bundle_path), str(tmp_path / "bundle")))
@@ -61,7 +61,7 @@ def client(bundle_path: Path, cache_path: Path) -> Iterator[Client]:
     daemon.runtime.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def backend(bundle: Bundle) -> Iterator[SettableBackend]:
     """An engine whose runs a test can watch, hold and fail."""
     one = SettableBackend(bundle)
@@ -69,7 +69,7 @@ def backend(bundle: Bundle) -> Iterator[SettableBackend]:
     one.release()
 
 
-@pytest.fixture()
+@pytest.fixture
 def runtime(bundle: Bundle, backend: SettableBackend) -> Iterator[Runtime]:
     """A runtime on that engine; its modes are said to take 0.1, 1 and 10 s."""
     one = make_service(bundle, backend, medians_ms=SLOW_MS).runtime
@@ -78,7 +78,7 @@ def runtime(bundle: Bundle, backend: SettableBackend) -> Iterator[Runtime]:
     one.close(timeout_s=5)
 
 
-@pytest.fixture()
+@pytest.fixture
 def slow_client(bundle: Bundle, backend: SettableBackend) -> Iterator[Client]:
     """A client of an application whose modes are said to take 0.1, 1 and 10 s, and take none."""
     service = make_service(bundle, backend, medians_ms=SLOW_MS)
@@ -86,7 +86,7 @@ def slow_client(bundle: Bundle, backend: SettableBackend) -> Iterator[Client]:
     service.runtime.close(timeout_s=5)
 
 
-@pytest.fixture()
+@pytest.fixture
 def held_client(bundle: Bundle, backend: SettableBackend) -> Iterator[Client]:
     """A client of an application on an engine that the test can hold."""
     service = make_service(bundle, backend, max_queue=2)

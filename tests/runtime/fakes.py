@@ -61,7 +61,7 @@ class SettableBackend:
         self._gate = threading.Event()
         self._gate.set()
         self.entered = threading.Event()
-        self.runs: List["tuple[str, float]"] = []
+        self.runs: List[tuple[str, float]] = []
         self.closed: List[str] = []
         self.error: Optional[Exception] = None
 
@@ -109,9 +109,7 @@ def make_service(
 ) -> Service:
     """A service on a settable engine, with costs that are said and not measured."""
     pool = Pool(bundle, backend, lambda mode: b"")
-    profiles = {
-        mode.id: profile(medians_ms[mode.id], (energies_mj or {}).get(mode.id)) for mode in bundle.modes
-    }
+    profiles = {mode.id: profile(medians_ms[mode.id], (energies_mj or {}).get(mode.id)) for mode in bundle.modes}
     runtime = Runtime(pool, Controller(bundle.modes, profiles), meter or NoMeter(), max_queue=max_queue)
     backend.runs.clear()
     return Service(bundle, runtime, Metrics(bundle, runtime), defaults or Defaults())

@@ -90,7 +90,6 @@ def answers(graph: Graph, seed: int = 9) -> Dict[str, NDArray[Any]]:
         engine.close()
 
 
-
 def kinds(graph: Graph) -> List[str]:
     """The operators that are left, in order."""
     return [one.op_type for one in graph.nodes]

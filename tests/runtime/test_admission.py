@@ -35,7 +35,7 @@ def test_a_full_queue_refuses_and_keeps_what_it_has() -> None:
     queue: DeadlineQueue[str] = DeadlineQueue(2)
     put(queue, "a")
     put(queue, "b")
-    with pytest.raises(QueueFull, match="2 requests wait already.*--max-queue"):
+    with pytest.raises(QueueFull, match=r"2 requests wait already.*--max-queue"):
         put(queue, "c", priority=1)
     assert drain(queue) == ["a", "b"]
 

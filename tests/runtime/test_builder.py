@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Tuple
 import pytest
 
 from tests.runtime.fakes import MEDIANS_MS, profile
-from tests.supernets import images, run
+from tests.supernets import run
 from wenet_runtime.builder import Device, DeviceCache, this_device
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.errors import EngineError
@@ -23,12 +23,12 @@ DEVICE = Device("x86_64", "a processor", 4, "ort", "1.0", 1)
 PROFILES = {name: profile(p50_ms, energy_mj=1.5) for name, p50_ms in MEDIANS_MS.items()}
 
 
-@pytest.fixture()
+@pytest.fixture
 def cache(bundle: Bundle, tmp_path: Path) -> DeviceCache:
     return DeviceCache(tmp_path / "cache", bundle, DEVICE)
 
 
-@pytest.fixture()
+@pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch) -> List[str]:
     """The modes that were materialized, not read from the cache."""
     seen: List[str] = []
@@ -42,7 +42,9 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> List[str]:
     return seen
 
 
-def test_it_lies_below_the_bundle_s_and_the_device_s_identity(bundle: Bundle, cache: DeviceCache, tmp_path: Path) -> None:
+def test_it_lies_below_the_bundle_s_and_the_device_s_identity(
+    bundle: Bundle, cache: DeviceCache, tmp_path: Path
+) -> None:
     assert cache.path == tmp_path / "cache" / bundle.sha256 / DEVICE.fingerprint
     assert cache.path.is_dir()
 

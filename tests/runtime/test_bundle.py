@@ -68,7 +68,7 @@ def test_a_mode_without_statistics_of_its_own_has_none(bundle: Bundle) -> None:
 
 
 def test_an_unknown_mode_is_refused_with_the_known_ones(bundle: Bundle) -> None:
-    with pytest.raises(UnknownMode, match="no mode 'm9'.*m0, m1, m2"):
+    with pytest.raises(UnknownMode, match=r"no mode 'm9'.*m0, m1, m2"):
         bundle.mode("m9")
 
 

@@ -109,7 +109,7 @@ def test_a_floor_is_never_broken_for_time(bundle: Bundle) -> None:
 
 
 def test_a_floor_above_every_mode_names_the_best(bundle: Bundle) -> None:
-    with pytest.raises(BudgetImpossible, match="accuracy 0.99: the best is m2 with 0.9000"):
+    with pytest.raises(BudgetImpossible, match=r"accuracy 0.99: the best is m2 with 0.9000"):
         choose(controller(bundle), min_accuracy=0.99)
 
 

@@ -25,7 +25,7 @@ def backend(request: Any, bundle: Bundle) -> Iterator[Backend]:
     one.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def engine(backend: Backend, bundle: Bundle) -> Iterator[Engine]:
     mode = bundle.mode("m0")
     one = backend.load(mode, lambda: materialize(Supernet.of(bundle), mode.groups, bundle.statistics(mode)))
@@ -70,7 +70,7 @@ class TestEveryEngine:
 
 
 class TestOnnxRuntime:
-    @pytest.fixture()
+    @pytest.fixture
     def engine(self, bundle: Bundle) -> Engine:
         mode = bundle.mode("m0")
         return OrtBackend().load(mode, lambda: materialize(Supernet.of(bundle), mode.groups))

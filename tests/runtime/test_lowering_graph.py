@@ -48,7 +48,7 @@ def test_numbers_given_win_over_those_of_the_model() -> None:
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff", b"not a model at all"])
 def test_what_is_no_model_is_refused(data: bytes) -> None:
-    with pytest.raises(BundleError, match="no ONNX model|opsets"):
+    with pytest.raises(BundleError, match=r"no ONNX model|opsets"):
         Graph.parse(data, numbers={}, inputs=["input"])
 
 

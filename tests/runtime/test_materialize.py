@@ -129,7 +129,9 @@ def test_what_is_emitted_is_opset_13_of_an_old_ir_without_external_data(level: i
 
 def test_folding_leaves_no_batch_norm_and_no_shuffle_of_a_dense_network() -> None:
     supernet = make_supernet()
-    kinds = {node.op_type for node in onnx.load_model_from_string(materialize(supernet, uniform(supernet, 1))).graph.node}
+    kinds = {
+        node.op_type for node in onnx.load_model_from_string(materialize(supernet, uniform(supernet, 1))).graph.node
+    }
     assert not kinds & {"BatchNormalization", "Gather"}
 
 
@@ -187,7 +189,7 @@ def test_a_layer_without_groups_is_named() -> None:
     supernet = make_supernet()
     groups = uniform(supernet, 4)
     del groups["b.conv2"]
-    with pytest.raises(BundleError, match="no group count given for layer 'b.conv2'"):
+    with pytest.raises(BundleError, match=r"no group count given for layer 'b.conv2'"):
         materialize(supernet, groups)
 
 
@@ -236,7 +238,7 @@ def test_a_shuffle_that_does_not_divide_its_channels_is_refused() -> None:
 def test_a_layer_that_is_another_operator_is_refused() -> None:
     supernet = make_supernet()
     layers = (dataclasses.replace(supernet.layers[0], kind="linear"), *supernet.layers[1:])
-    with pytest.raises(BundleError, match="'a.expand' is a Conv and not a linear"):
+    with pytest.raises(BundleError, match=r"'a.expand' is a Conv and not a linear"):
         materialize(dataclasses.replace(supernet, layers=layers), uniform(supernet, 4))
 
 
@@ -253,5 +255,5 @@ def test_external_data_in_the_topology_is_refused() -> None:
     tensor = model.graph.initializer.add(name="stem.weight", data_type=TensorProto.FLOAT, dims=[32, 1, 3, 3])
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="weights.bin")
-    with pytest.raises(BundleError, match="'stem.weight' is external data: refused"):
+    with pytest.raises(BundleError, match=r"'stem.weight' is external data: refused"):
         materialize(dataclasses.replace(supernet, topology=model.SerializeToString()), uniform(supernet, 4))

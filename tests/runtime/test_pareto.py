@@ -39,9 +39,7 @@ def test_of_equal_points_the_first_is_kept(points: List[Tuple[float, float]]) ->
 
 @given(POINTS)
 def test_the_hypervolume_is_the_number_of_dominated_unit_squares(points: List[Tuple[float, float]]) -> None:
-    squares = sum(
-        any(cost <= x and value >= y + 1 for cost, value in points) for x in range(SIDE) for y in range(SIDE)
-    )
+    squares = sum(any(cost <= x and value >= y + 1 for cost, value in points) for x in range(SIDE) for y in range(SIDE))
     assert hypervolume(points, (float(SIDE), 0.0)) == pytest.approx(squares)
 
 

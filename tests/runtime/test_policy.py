@@ -143,7 +143,9 @@ LIMITS = st.builds(
 
 def fits(one: Candidate, limits: Limits) -> bool:
     energy: Optional[float] = limits.energy_mj
-    return one.bound_ms <= limits.left_ms and (energy is None or (one.energy_mj is not None and one.energy_mj <= energy))
+    return one.bound_ms <= limits.left_ms and (
+        energy is None or (one.energy_mj is not None and one.energy_mj <= energy)
+    )
 
 
 @given(CANDIDATES, LIMITS)

@@ -40,7 +40,7 @@ class TimedEngine:
         self._runs.append(f"{self._name} closed")
 
 
-@pytest.fixture()
+@pytest.fixture
 def engines(monkeypatch: pytest.MonkeyPatch) -> "Tuple[Dict[str, TimedEngine], List[str]]":
     clock, runs = Clock(), []  # type: ignore[var-annotated]
     monkeypatch.setattr(profiler, "time", clock)
@@ -50,7 +50,9 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> "Tuple[Dict[str, TimedEngine], L
 def test_every_engine_runs_once_a_round_after_its_warm_up(engines: Any) -> None:
     ready, runs = engines
     told: List[Tuple[int, int]] = []
-    samples = sample(ready, {"input": ones()}, rounds=8, warmup=2, progress=lambda done, total: told.append((done, total)))
+    samples = sample(
+        ready, {"input": ones()}, rounds=8, warmup=2, progress=lambda done, total: told.append((done, total))
+    )
     assert runs[:4] == ["a", "a", "b", "b"]
     rounds = [runs[at : at + 2] for at in range(4, len(runs), 2)]
     assert [sorted(one) for one in rounds] == [["a", "b"]] * 8

@@ -57,7 +57,7 @@ class LateClock:
         return time.monotonic() + self.ahead_s
 
 
-@pytest.fixture()
+@pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> LateClock:
     one = LateClock()
     monkeypatch.setattr("wenet_runtime.runtime.time", one)
@@ -158,9 +158,7 @@ def test_late_work_runs_although_its_budget_is_over(
     assert (answer(waiting).mode_id, answer(waiting).reason) == ("m0", "degraded")
 
 
-def test_a_protocol_s_deadline_ends_late_work_too(
-    runtime: Runtime, backend: SettableBackend, clock: LateClock
-) -> None:
+def test_a_protocol_s_deadline_ends_late_work_too(runtime: Runtime, backend: SettableBackend, clock: LateClock) -> None:
     occupy(runtime, backend)
     waiting = send(runtime, 7.0, protocol_ms=50_000.0, on_miss="late")
     clock.ahead_s = 60.0
@@ -296,7 +294,9 @@ def test_without_a_meter_the_profile_s_energy_is_an_estimate(bundle: Bundle, bac
     runtime.close()
 
 
-def test_every_mode_is_warmed_on_the_engine_s_own_thread(bundle: Bundle, backend: SettableBackend, runtime: Runtime) -> None:
+def test_every_mode_is_warmed_on_the_engine_s_own_thread(
+    bundle: Bundle, backend: SettableBackend, runtime: Runtime
+) -> None:
     backend.runs.clear()
     pool = Pool(bundle, backend, lambda mode: b"")
     backend.runs.clear()

@@ -75,7 +75,7 @@ def test_the_server_timing_has_every_part_and_they_do_not_exceed_the_total(clien
     text = client.infer(json=v2_body(ones(3))).headers["server-timing"]
     parts = {one.split(";")[0]: float(one.split(";")[1][len("dur=") :]) for one in text.split(", ")}
     assert list(parts) == ["recv", "decode", "queue", "infer", "encode", "total"]
-    assert 'infer;dur=' in text
+    assert "infer;dur=" in text
     assert ';desc="batch=3"' in text
     assert sum(parts.values()) - parts["total"] <= parts["total"] + 0.01
 
@@ -319,7 +319,9 @@ def test_a_server_without_a_loaded_mode_is_not_ready(held_client: Client) -> Non
     check_problem(held_client.get("/v2/health/ready"), "not-ready", 503)
 
 
-@pytest.mark.parametrize("path", ["/", "/nowhere", "/infer/x", "/docs", "/redoc", "/v2/repository/index", "/admin/policy"])
+@pytest.mark.parametrize(
+    "path", ["/", "/nowhere", "/infer/x", "/docs", "/redoc", "/v2/repository/index", "/admin/policy"]
+)
 def test_another_path_is_not_found(client: Client, path: str) -> None:
     check_problem(client.get(path), "not-found", 404)
 

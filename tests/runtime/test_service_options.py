@@ -176,7 +176,15 @@ def test_the_protocol_s_priority_is_an_alias() -> None:
 
 @pytest.mark.parametrize(
     ("value", "wanted_ms"),
-    [(b"1H", 3.6e6), (b"2M", 1.2e5), (b"3S", 3e3), (b"4m", 4.0), (b"5u", 5e-3), (b"6n", 6e-6), (b"99999999m", 99999999)],
+    [
+        (b"1H", 3.6e6),
+        (b"2M", 1.2e5),
+        (b"3S", 3e3),
+        (b"4m", 4.0),
+        (b"5u", 5e-3),
+        (b"6n", 6e-6),
+        (b"99999999m", 99999999),
+    ],
 )
 def test_a_grpc_timeout_is_a_deadline(value: bytes, wanted_ms: float) -> None:
     assert options([(b"grpc-timeout", value)]).protocol_ms == pytest.approx(wanted_ms)

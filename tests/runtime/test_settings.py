@@ -17,7 +17,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-@pytest.fixture()
+@pytest.fixture
 def user_toml(tmp_path: Path) -> Path:
     """Where the user's own settings lie (see `clean_environment`)."""
     return tmp_path / "xdg-config" / "wenet" / "runtime.toml"
@@ -31,9 +31,7 @@ def test_without_anything_the_defaults_hold(tmp_path: Path) -> None:
     assert not settings.insecure_no_auth
 
 
-def test_the_nearer_source_wins(
-    tmp_path: Path, user_toml: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_nearer_source_wins(tmp_path: Path, user_toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def budget_ms(flags: Dict[str, Any]) -> Any:
         return load_settings(flags, config=config).budget_ms
 
@@ -108,7 +106,7 @@ def test_a_variable_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch
 
 def test_a_variable_that_should_be_a_list_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WENET_ALLOWED_HOST", "board")
-    with pytest.raises(SettingsError, match="environment variable cannot be read.*allowed_host"):
+    with pytest.raises(SettingsError, match=r"environment variable cannot be read.*allowed_host"):
         load_settings({})
 
 
@@ -119,7 +117,6 @@ def test_settings_do_not_change_once_loaded() -> None:
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
 def test_every_setting_has_a_description_and_a_flag(name: str) -> None:
-
 
     assert Settings.model_fields[name].description
     command = typer.main.get_command(app)

@@ -28,6 +28,7 @@ from wenet_trainer.sampling import Sampler
 from wenet_trainer.supernet import set_active
 
 WARM_UP = 0.15  # share of the steps
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} epochs, {elapsed}, {remaining} left{postfix}"
 
 
 def train(recipe: Recipe, out: Path, *, stop_after: int | None = None, quiet: bool = False) -> Checkpoint:
@@ -58,7 +59,7 @@ def train(recipe: Recipe, out: Path, *, stop_after: int | None = None, quiet: bo
         restore_optimizer(net, optimizer, done.optimizer)
     checkpoint = done or Checkpoint(recipe, 0, (), net.state_dict(), {})
     until = min(recipe.epochs, stop_after or recipe.epochs)
-    with tqdm(total=until, initial=checkpoint.epochs_done, desc="train", unit="epoch", disable=quiet) as progress:
+    with tqdm(desc="train", total=until, initial=checkpoint.epochs_done, bar_format=BAR, disable=quiet) as progress:
         for epoch in range(checkpoint.epochs_done, until):
             record = train_epoch(net, optimizer, recipe, source, epoch, progress)
             checkpoint = Checkpoint(

@@ -19,18 +19,18 @@ def serve_until_drained(settings: Settings) -> None:
         check_bind(settings)
     except SettingsError as error:
         fail(str(error), EXIT_BIND)
-    listener = _listen(settings)
-    daemon = open_daemon(settings, progress)
-    server = Server(
-        daemon.app,
-        daemon.runtime,
-        host=settings.host,
-        port=settings.port,
-        drain_delay_s=settings.drain_delay_s,
-        drain_timeout_s=settings.drain_timeout_s,
-    )
-    _announce(daemon, settings, listener.getsockname()[1])
-    server.run(sockets=[listener])
+    with _listen(settings) as listener:
+        daemon = open_daemon(settings, progress)
+        server = Server(
+            daemon.app,
+            daemon.runtime,
+            host=settings.host,
+            port=settings.port,
+            drain_delay_s=settings.drain_delay_s,
+            drain_timeout_s=settings.drain_timeout_s,
+        )
+        _announce(daemon, settings, listener.getsockname()[1])
+        server.run(sockets=[listener])
     finished = daemon.runtime.close(timeout_s=0.0 if server.abandoned else settings.drain_timeout_s)
     if server.abandoned or not finished:
         fail(f"{max(1, server.abandoned)} accepted requests were abandoned after the drain's time", EXIT_FAILURE)

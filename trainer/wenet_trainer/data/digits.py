@@ -37,8 +37,8 @@ class Scene:
 
     smallest_px: float = 16.0
     largest_px: float = 26.0
-    clutter: float = 0.55
-    noise: float = 0.1
+    clutter: float = 0.58
+    noise: float = 0.11
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.console import Console
 from wenet_trainer.checkpoint import FILE as CHECKPOINT
 from wenet_trainer.checkpoint import read_checkpoint
 from wenet_trainer.data import open_source
-from wenet_trainer.data.base import Images, Source, write_pngs
+from wenet_trainer.data.base import Images, write_pngs
 from wenet_trainer.demo.budgets import HEADROOM, Outcome, Shown, end_to_end_ms, post_all
 from wenet_trainer.demo.contention import timeline
 from wenet_trainer.demo.daemon import Client, Daemon

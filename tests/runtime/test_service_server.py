@@ -1,0 +1,181 @@
+"""The server on a real socket: bad clients are answered, a drain ends accepted work, a second signal does not wait."""
+
+import asyncio
+import json
+import signal
+import socket
+import threading
+from typing import Any, Callable, Iterator, List
+
+import httpx
+import pytest
+
+from tests.runtime.fakes import PATIENCE_S, SLOW_MS, SettableBackend, make_service, ones, v2_body
+from wenet_runtime.budget import RequestOptions
+from wenet_runtime.bundle import Bundle
+from wenet_runtime.service import server as server_module
+from wenet_runtime.service.app import create_app
+from wenet_runtime.service.server import Server
+
+BODY = json.dumps(v2_body(ones(value=7.0))).encode()
+
+
+class Running:
+    """A server on a free port, in a thread of its own."""
+
+    def __init__(self, bundle: Bundle, backend: SettableBackend, *, drain_timeout_s: float = PATIENCE_S) -> None:
+        self.service = make_service(bundle, backend, medians_ms=SLOW_MS)
+        self.listener = socket.socket()
+        self.listener.bind(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.listener.listen()  # so that clients may come before the server turns
+        self.server = Server(
+            create_app(self.service),
+            self.service.runtime,
+            host="127.0.0.1",
+            port=self.port,
+            drain_delay_s=0.0,
+            drain_timeout_s=drain_timeout_s,
+        )
+        self._thread = threading.Thread(target=lambda: asyncio.run(self.server.serve(sockets=[self.listener])))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self.port}"
+        assert httpx.get(f"{self.url}/v2/health/live").status_code == 200
+
+    def drain(self) -> None:
+        self.server.handle_exit(signal.SIGTERM, None)
+
+    def ended(self) -> bool:
+        self._thread.join(PATIENCE_S)
+        return not self._thread.is_alive()
+
+    def raw(self, data: bytes, *, leave: bool = False) -> bytes:
+        """Send bytes on a connection, end it from this side or not, and read what comes until the server ends it."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S) as connection:
+            connection.sendall(data)
+            if leave:
+                connection.shutdown(socket.SHUT_WR)
+            found = b""
+            for piece in iter(lambda: connection.recv(65_536), b""):
+                found += piece
+        return found
+
+
+@pytest.fixture
+def start(bundle: Bundle, backend: SettableBackend) -> Iterator[Callable[..., Running]]:
+    started: List[Running] = []
+
+    def begin(**how: Any) -> Running:
+        started.append(Running(bundle, backend, **how))
+        return started[-1]
+
+    yield begin
+    backend.release()
+    for one in started:
+        one.server.should_exit = True
+        assert one.ended()
+        one.listener.close()
+        one.service.runtime.close(timeout_s=PATIENCE_S)
+
+
+def head(*lines: bytes) -> bytes:
+    return b"\r\n".join(
+        [b"POST /infer HTTP/1.1", b"Host: localhost", b"Content-Type: application/json", *lines, b"", b""]
+    )
+
+
+def test_a_request_of_bytes_is_answered(start: Callable[..., Running]) -> None:
+    running = start()
+    found = running.raw(head(b"Content-Length: %d" % len(BODY), b"Connection: close") + BODY)
+    assert found.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"wenet-mode: m2" in found.lower()
+    assert b"\r\nserver:" not in found.lower()
+
+
+def test_a_chunked_body_is_taken(start: Callable[..., Running]) -> None:
+    found = start().raw(
+        head(b"Transfer-Encoding: chunked", b"Connection: close") + b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
+    )
+    assert found.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        head(b"Transfer-Encoding: chunked", b"Content-Length: 5") + b"5\r\nabcde\r\n0\r\n\r\n",
+        head(b"Content-Length: 5", b"Content-Length: 6") + b"abcdef",
+        head(b"Content-Length: -5"),
+        head(b"Content-Length: 99999999999999999999999"),
+        head(b"Content-Length: 5", b"WeNet-Budget-Ms: 1\x00") + b"{}",
+        b"nonsense\r\n\r\n",
+        b"POST /infer HTTP/9.9\r\n\r\n",
+    ],
+)
+def test_what_is_no_proper_request_is_400_and_the_next_is_served(start: Callable[..., Running], data: bytes) -> None:
+    running = start()
+    assert running.raw(data).startswith(b"HTTP/1.1 400 ")
+    assert httpx.post(f"{running.url}/infer", content=BODY).status_code == 200
+
+
+def test_a_client_that_sends_half_a_body_and_leaves_runs_nothing(
+    start: Callable[..., Running], backend: SettableBackend
+) -> None:
+    running = start()
+    running.raw(head(b"Content-Length: %d" % len(BODY)) + BODY[:20], leave=True)
+    assert httpx.post(f"{running.url}/infer", json=v2_body(ones(value=3.0))).status_code == 200
+    assert backend.first_numbers == [3.0]
+
+
+def test_a_drain_finishes_accepted_work_and_then_ends(start: Callable[..., Running], backend: SettableBackend) -> None:
+    running = start()
+    backend.hold()
+    replies: List[httpx.Response] = []
+    client = threading.Thread(target=lambda: replies.append(httpx.post(f"{running.url}/infer", content=BODY)))
+    client.start()
+    backend.wait_until_running()
+    with httpx.Client(base_url=running.url) as other:
+        running.drain()
+        ready = other.get("/v2/health/ready")
+        assert (ready.status_code, ready.headers["connection"]) == (503, "close")
+        assert ready.json()["type"] == "urn:wenet:problem:draining"
+    backend.release()
+    client.join(PATIENCE_S)
+    assert [reply.status_code for reply in replies] == [200]
+    assert running.ended()
+    assert running.server.abandoned == 0
+
+
+def test_work_that_outlasts_the_drain_is_counted_as_abandoned(
+    start: Callable[..., Running], backend: SettableBackend
+) -> None:
+    running = start(drain_timeout_s=0.05)
+    backend.hold()
+    stuck = running.service.runtime.submit({"input": ones()}, RequestOptions(), 0.0)
+    backend.wait_until_running()
+    running.drain()
+    assert running.ended()
+    assert running.server.abandoned == 1
+    backend.release()
+    assert stuck.result(PATIENCE_S)
+
+
+@pytest.mark.parametrize(("sig", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_exits_at_once_with_its_own_code(
+    start: Callable[..., Running], backend: SettableBackend, monkeypatch: pytest.MonkeyPatch, sig: int, code: int
+) -> None:
+    exits: List[int] = []
+    monkeypatch.setattr(server_module.os, "_exit", exits.append)
+    running = start()
+    running.service.runtime.drain()
+    running.server.handle_exit(sig, None)
+    assert exits == [code]
+
+
+def test_a_signal_before_the_server_turns_ends_it(bundle: Bundle, backend: SettableBackend) -> None:
+    service = make_service(bundle, backend)
+    how: Any = {"host": "127.0.0.1", "port": 0, "drain_delay_s": 0.0, "drain_timeout_s": 1.0}
+    server = Server(create_app(service), service.runtime, **how)
+    server.handle_exit(signal.SIGTERM, None)
+    assert server.should_exit
+    assert service.runtime.draining
+    service.runtime.close()
