@@ -46,13 +46,18 @@ class DeadlineQueue(Generic[Work]):
             heapq.heappush(self._heap, _Entry(priority, at_s, next(self._numbers), work, expected_ms))
             self._changed.notify()
 
-    def get(self) -> Optional[Work]:
-        """The most urgent request, waiting for one; None once the queue is closed and empty."""
+    def get(self, timeout_s: Optional[float] = None) -> Optional[Work]:
+        """The most urgent request, waiting for one; None once the queue is closed and empty.
+
+        Raises:
+            TimeoutError: nothing came for `timeout_s`.
+        """
         with self._changed:
             while not self._heap:
                 if self._closed:
                     return None
-                self._changed.wait()
+                if not self._changed.wait(timeout_s):
+                    raise TimeoutError
             return heapq.heappop(self._heap).work
 
     def wait_ms(self, *, priority: int, at_s: float) -> float:

@@ -17,10 +17,12 @@ from wenet_runtime.admission import DeadlineQueue
 from wenet_runtime.budget import Deadline, RequestOptions
 from wenet_runtime.controller import Controller
 from wenet_runtime.engines.base import Tensors
-from wenet_runtime.errors import DeadlineExceeded, Draining, SettingsError
+from wenet_runtime.errors import DeadlineExceeded, Draining, EngineError, SettingsError
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.policy import Choice
 from wenet_runtime.pool import WARMUP_RUNS, Pool
+
+PROBE_AFTER_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,9 @@ class Runtime:
         controller: predicts and chooses.
         meter: measures the energy of each inference.
         max_queue: how many requests may wait.
-        warmup: inputs that the engine thread runs on every mode before it takes requests, because
-            a first run on a new thread is slow; None skips that.
+        warmup: inputs that the engine thread runs on every mode before it takes requests, because a first
+            run on a new thread is slow, and on the fastest mode while an idle device is believed slow;
+            None skips both.
         engine_core: pin the engine thread to this core; None leaves it to the system.
     """
 
@@ -174,7 +177,11 @@ class Runtime:
             return
         self._started.set_result(None)
         while True:
-            work = self._queue.get()
+            try:
+                work = self._queue.get(PROBE_AFTER_S if self.controller.slowdown.slow else None)
+            except TimeoutError:
+                self._probe()
+                continue
             if work is None:
                 return
             if not work.future.set_running_or_notify_cancel():
@@ -201,6 +208,24 @@ class Runtime:
             for engine in self.pool.engines.values():
                 for _ in range(WARMUP_RUNS):
                     engine.infer(self._warmup)
+
+    def _probe(self) -> None:
+        """Run the fastest mode once, to learn whether an idle device is still as slow as it was.
+
+        Without this a device that was slow once could refuse every request and so never be seen fast again.
+        """
+        if self._warmup is None:
+            return
+        profiles = self.controller.profiles
+        mode_id = min(self.pool.resident, key=lambda one: profiles[one].p50_ms)
+        start_s = time.monotonic()
+        try:
+            self.pool.get(mode_id).infer(self._warmup)
+        except EngineError:
+            return  # a request that meets the same failure reports it
+        end_s = time.monotonic()
+        rows = next(iter(self._warmup.values())).shape[0]
+        self.controller.observe(mode_id, (end_s - start_s) * 1e3, rows, end_s)
 
     def _answer(self, work: _Work) -> Result:
         now_s = time.monotonic()

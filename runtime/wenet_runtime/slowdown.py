@@ -5,10 +5,13 @@ import threading
 from collections import deque
 from typing import Deque, Sequence, Tuple
 
-# Worsening is believed after two of three requests, improving after most of the longer window.
-FAST_WINDOW = 3
+# Worsening is believed after three of five requests, improving after most of the longer window. A core
+# that is shared delays single requests by whole time slices, so fewer than three say little.
+FAST_WINDOW = 5
 SLOW_WINDOW = 15
 RESIDUAL_WINDOW = 128
+# Above this an idle engine is probed, because a device believed slow gets fewer requests to show it is not.
+SLOW = 1.2
 # What was seen longer ago than this says little about now: an idle device drifts back to its profile.
 FORGET_S = 20.0
 FLOOR = 0.5
@@ -38,6 +41,11 @@ class Slowdown:
         self.factor = 1.0
         self.tail = 0.0  # 0: nothing seen yet, each mode's profile gives its own
 
+    @property
+    def slow(self) -> bool:
+        """Whether the device is believed to be notably slower than its profile."""
+        return self.factor > SLOW
+
     def observe(self, ratio: float, now_s: float) -> None:
         """Take in one finished inference: its time over the mode's profiled median."""
         with self._lock:
@@ -56,9 +64,11 @@ class Slowdown:
             while window and now_s - window[0][0] > FORGET_S:
                 window.popleft()
         ratios = [ratio for _, ratio in self._ratios]
-        fast = quantile(sorted(ratios[-FAST_WINDOW:]), 0.5) if len(ratios) >= FAST_WINDOW else 1.0
-        slow = quantile(sorted(ratios), 0.5) if len(ratios) >= FAST_WINDOW else 1.0
-        self.factor = max(fast, slow, FLOOR)
+        if len(ratios) < FAST_WINDOW:
+            self.factor = 1.0
+        else:
+            fast = quantile(sorted(ratios[-FAST_WINDOW:]), 0.5)
+            self.factor = max(fast, quantile(sorted(ratios), 0.5), FLOOR)
         residuals = sorted(residual for _, residual in self._residuals)
         # Too few to say anything of a tail: leave it to the profile.
         self.tail = quantile(residuals, self._attainment) if len(residuals) >= SLOW_WINDOW else 0.0

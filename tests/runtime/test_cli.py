@@ -287,6 +287,7 @@ def test_an_address_of_the_newer_protocol_is_announced_in_brackets(
     assert re.search(r"serving tiny on http://\[::1\]:\d+ with budget none", found.stderr)
 
 
+@pytest.mark.timeout(60)
 def test_serving_in_this_process_ends_with_its_signal(
     command: Any, bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

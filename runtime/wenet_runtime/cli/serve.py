@@ -29,6 +29,7 @@ def serve_until_drained(settings: Settings) -> None:
             drain_delay_s=settings.drain_delay_s,
             drain_timeout_s=settings.drain_timeout_s,
         )
+        listener.listen()  # so that whoever reads the announcement is not turned away
         _announce(daemon, settings, listener.getsockname()[1])
         server.run(sockets=[listener])
     finished = daemon.runtime.close(timeout_s=0.0 if server.abandoned else settings.drain_timeout_s)

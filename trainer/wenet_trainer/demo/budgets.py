@@ -8,7 +8,7 @@ from statistics import median
 from wenet_trainer.demo.daemon import Answer, Client
 
 PROBES = 150
-HEADROOM = 1.5  # budget = this × a mode's median end-to-end time
+HEADROOM = 2.0  # budget = this × a mode's median end-to-end time
 
 
 @dataclass(frozen=True)
