@@ -20,6 +20,10 @@ class _Entry(Generic[Work]):
     expected_ms: float = field(compare=False)
 
 
+class Woken(Exception):
+    """Nothing waits, but somebody wants the getting thread's attention."""
+
+
 class DeadlineQueue(Generic[Work]):
     """Waiting requests. Any thread may put; one thread gets.
 
@@ -33,6 +37,7 @@ class DeadlineQueue(Generic[Work]):
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._closed = False
+        self._woken = False
 
     def put(self, work: Work, *, priority: int, at_s: float, expected_ms: float) -> None:
         """Add a request.
@@ -46,19 +51,27 @@ class DeadlineQueue(Generic[Work]):
             heapq.heappush(self._heap, _Entry(priority, at_s, next(self._numbers), work, expected_ms))
             self._changed.notify()
 
-    def get(self, timeout_s: Optional[float] = None) -> Optional[Work]:
+    def get(self) -> Optional[Work]:
         """The most urgent request, waiting for one; None once the queue is closed and empty.
 
         Raises:
-            TimeoutError: nothing came for `timeout_s`.
+            Woken: `wake` was called while nothing waited.
         """
         with self._changed:
             while not self._heap:
                 if self._closed:
                     return None
-                if not self._changed.wait(timeout_s):
-                    raise TimeoutError
+                if self._woken:
+                    self._woken = False
+                    raise Woken
+                self._changed.wait()
             return heapq.heappop(self._heap).work
+
+    def wake(self) -> None:
+        """Make `get` raise `Woken` if nothing waits."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify()
 
     def wait_ms(self, *, priority: int, at_s: float) -> float:
         """Expected time of everything that would run before a request of this urgency."""

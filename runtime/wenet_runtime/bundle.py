@@ -28,7 +28,6 @@ TOPOLOGY = "topology.onnx"
 WEIGHTS = "weights.safetensors"
 GOLDEN = "golden.safetensors"
 MAX_MANIFEST_BYTES = 16 << 20
-MAX_TOPOLOGY_BYTES = 16 << 20
 
 # A mode's id names files in the cache and stands in headers and in paths.
 _MODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -59,12 +59,14 @@ class Controller:
         """What a mode is predicted to take now for a batch of `rows`."""
         profile = self.profiles[mode.id]
         now_ms = profile.p50_ms * rows * self.slowdown.factor
-        tail = max(1.0, self.slowdown.tail or _profile_tail(profile, self._attainment))
+        excess_ms = self.slowdown.excess_ms
+        if excess_ms is None:
+            excess_ms = now_ms * (_profile_tail(profile, self._attainment) - 1)
         return Candidate(
             mode_id=mode.id,
             accuracy=mode.accuracy.value,
             median_ms=now_ms + self._overhead_median,
-            bound_ms=now_ms * tail + self._overhead_bound,
+            bound_ms=now_ms + excess_ms + self._overhead_bound,
             idle_ms=profile.p50_ms * rows,
             energy_mj=profile.energy_mj,
         )
@@ -110,7 +112,7 @@ class Controller:
         """Feed back one inference's measured time."""
         profiled = self.profiles[mode_id].p50_ms * rows
         if profiled > 0 and math.isfinite(infer_ms):
-            self.slowdown.observe(infer_ms / profiled, now_s)
+            self.slowdown.observe(infer_ms, profiled, now_s)
 
     def observe_overhead(self, overhead_ms: float) -> None:
         """Feed back what a reply took after its inference: waking the server, encoding, sending."""

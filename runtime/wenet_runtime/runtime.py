@@ -13,11 +13,11 @@ from typing import Any, Dict, Optional
 
 from numpy.typing import NDArray
 
-from wenet_runtime.admission import DeadlineQueue
+from wenet_runtime.admission import DeadlineQueue, Woken
 from wenet_runtime.budget import Deadline, RequestOptions
 from wenet_runtime.controller import Controller
 from wenet_runtime.engines.base import Tensors
-from wenet_runtime.errors import DeadlineExceeded, Draining, EngineError, SettingsError
+from wenet_runtime.errors import DeadlineExceeded, Draining, EngineError, InfeasibleBudget, SettingsError
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.policy import Choice
 from wenet_runtime.pool import WARMUP_RUNS, Pool
@@ -71,7 +71,7 @@ class Runtime:
         meter: measures the energy of each inference.
         max_queue: how many requests may wait.
         warmup: inputs that the engine thread runs on every mode before it takes requests, because a first
-            run on a new thread is slow, and on the fastest mode while an idle device is believed slow;
+            run on a new thread is slow, and on the fastest mode when a slow device has refused a request;
             None skips both.
         engine_core: pin the engine thread to this core; None leaves it to the system.
     """
@@ -94,6 +94,7 @@ class Runtime:
         self._warmup = warmup
         self._busy_until_s = 0.0
         self._running = 0
+        self._observed_s = 0.0
         self._last_mode: Optional[str] = None
         self.draining = False
         self._accepting = True
@@ -139,7 +140,12 @@ class Runtime:
         work = _Work(inputs, rows, options, Deadline(start_s, options.effective_ms), now_s)
         at_s = work.deadline.at_s
         wait_ms = max(0.0, self._busy_until_s - now_s) * 1e3 + self._queue.wait_ms(priority=options.priority, at_s=at_s)
-        self.controller.choose(options, work.deadline, rows=rows, now_s=now_s, wait_ms=wait_ms)
+        try:
+            self.controller.choose(options, work.deadline, rows=rows, now_s=now_s, wait_ms=wait_ms)
+        except InfeasibleBudget:
+            if now_s - self._observed_s > PROBE_AFTER_S:
+                self._queue.wake()
+            raise
         expected_ms = self.controller.fastest_ms(options, rows)
         work.future.add_done_callback(lambda future: self._queue.discard(work) if future.cancelled() else None)
         self._queue.put(work, priority=options.priority, at_s=at_s, expected_ms=expected_ms)
@@ -178,8 +184,8 @@ class Runtime:
         self._started.set_result(None)
         while True:
             try:
-                work = self._queue.get(PROBE_AFTER_S if self.controller.slowdown.slow else None)
-            except TimeoutError:
+                work = self._queue.get()
+            except Woken:
                 self._probe()
                 continue
             if work is None:
@@ -210,9 +216,10 @@ class Runtime:
                     engine.infer(self._warmup)
 
     def _probe(self) -> None:
-        """Run the fastest mode once, to learn whether an idle device is still as slow as it was.
+        """Run the fastest mode once, to learn whether the device is still as slow as it was.
 
-        Without this a device that was slow once could refuse every request and so never be seen fast again.
+        Called when a request was refused and nothing ran lately: without this a device that was slow once
+        could refuse every request and so never be seen fast again.
         """
         if self._warmup is None:
             return
@@ -225,6 +232,10 @@ class Runtime:
             return  # a request that meets the same failure reports it
         end_s = time.monotonic()
         rows = next(iter(self._warmup.values())).shape[0]
+        self._observe(mode_id, start_s, end_s, rows)
+
+    def _observe(self, mode_id: str, start_s: float, end_s: float, rows: int) -> None:
+        self._observed_s = end_s
         self.controller.observe(mode_id, (end_s - start_s) * 1e3, rows, end_s)
 
     def _answer(self, work: _Work) -> Result:
@@ -240,8 +251,7 @@ class Runtime:
         start_s = time.monotonic()
         outputs = self.pool.get(choice.mode_id).infer(work.inputs)
         end_s = time.monotonic()
-        infer_ms = (end_s - start_s) * 1e3
-        self.controller.observe(choice.mode_id, infer_ms, work.rows, end_s)
+        self._observe(choice.mode_id, start_s, end_s, work.rows)
         energy_mj, source = self._energy(choice, work.rows, start_s, end_s)
         switched = self._last_mode not in (None, choice.mode_id)
         self._last_mode = choice.mode_id
@@ -251,7 +261,7 @@ class Runtime:
             reason=choice.reason,
             predicted_ms=work.deadline.elapsed_ms(now_s) + choice.median_ms,
             queue_ms=(now_s - work.submitted_s) * 1e3,
-            infer_ms=infer_ms,
+            infer_ms=(end_s - start_s) * 1e3,
             energy_mj=energy_mj,
             energy_source=source,
             switched=switched,

@@ -57,7 +57,7 @@ def test_the_tail_is_the_profile_s_until_enough_was_seen(bundle: Bundle) -> None
 def test_a_slower_device_chooses_a_smaller_mode_and_comes_back_when_idle(bundle: Bundle) -> None:
     one = controller(bundle)
     assert choose(one, budget_ms=150.0).mode_id == "m2"
-    for at in range(3):
+    for at in range(5):
         one.observe("m2", 300.0, 1, at * 0.01)
     assert choose(one, budget_ms=150.0).mode_id == "m1"
     assert choose(one, budget_ms=30_150.0, gone_ms=30_000.0).mode_id == "m2"
@@ -65,7 +65,7 @@ def test_a_slower_device_chooses_a_smaller_mode_and_comes_back_when_idle(bundle:
 
 def test_what_a_slowdown_alone_prevents_is_not_impossible(bundle: Bundle) -> None:
     one = controller(bundle)
-    for at in range(3):
+    for at in range(5):
         one.observe("m0", 10.0, 1, at * 0.01)
     with pytest.raises(InfeasibleBudget):
         choose(one, budget_ms=5.0)
@@ -75,7 +75,7 @@ def test_what_a_slowdown_alone_prevents_is_not_impossible(bundle: Bundle) -> Non
 
 def test_a_batch_s_time_is_compared_with_a_batch_s(bundle: Bundle) -> None:
     one = controller(bundle)
-    for at in range(3):
+    for at in range(5):
         one.observe("m1", 80.0, 8, at * 0.01)
     assert one.slowdown.factor == pytest.approx(1.0)
 
@@ -83,7 +83,7 @@ def test_a_batch_s_time_is_compared_with_a_batch_s(bundle: Bundle) -> None:
 @pytest.mark.parametrize("infer_ms", [math.nan, math.inf])
 def test_a_time_that_is_no_number_is_not_learned(bundle: Bundle, infer_ms: float) -> None:
     one = controller(bundle)
-    for at in range(3):
+    for at in range(5):
         one.observe("m1", infer_ms, 1, at * 0.01)
     assert one.slowdown.factor == 1.0
 
@@ -149,6 +149,6 @@ def test_the_least_time_is_that_of_the_fastest_allowed_mode(bundle: Bundle) -> N
 def test_a_profile_of_no_time_has_no_tail_and_teaches_nothing(bundle: Bundle) -> None:
     one = Controller(bundle.modes, {mode.id: Profile(0.0, 0.0, 0.0, 1) for mode in bundle.modes})
     assert one.candidate(bundle.mode("m0"), 1).bound_ms == 0.0
-    for at in range(3):
+    for at in range(5):
         one.observe("m0", 5.0, 1, at * 0.01)
     assert one.slowdown.factor == 1.0

@@ -1,5 +1,6 @@
 """The runtime: one engine thread, urgency before arrival, the decision after queueing, nothing lost."""
 
+import contextlib
 import os
 import time
 from concurrent.futures import Future
@@ -8,9 +9,10 @@ from typing import Any, Optional
 import numpy as np
 import pytest
 
-from tests.runtime.fakes import PATIENCE_S, SettableBackend, make_service, ones
+from tests.runtime.fakes import PATIENCE_S, SLOW_MS, SettableBackend, make_service, ones, profile
 from wenet_runtime.budget import Budget, RequestOptions
 from wenet_runtime.bundle import Bundle
+from wenet_runtime.controller import Controller
 from wenet_runtime.errors import (
     BudgetImpossible,
     DeadlineExceeded,
@@ -24,6 +26,7 @@ from wenet_runtime.errors import (
 from wenet_runtime.meters.sim import SimMeter
 from wenet_runtime.pool import WARMUP_RUNS, Pool
 from wenet_runtime.runtime import Result, Runtime
+from wenet_runtime.slowdown import SLOW_WINDOW
 
 
 def send(
@@ -269,7 +272,7 @@ def test_closing_finishes_what_was_accepted_and_frees_the_engines(bundle: Bundle
 
 
 def test_what_was_measured_teaches_the_controller(runtime: Runtime) -> None:
-    for _ in range(3):
+    for _ in range(5):
         answer(send(runtime, mode="m2"))  # said to take 10 s, takes none
     assert runtime.controller.slowdown.factor == 0.5  # the filter's floor
 
@@ -337,3 +340,35 @@ def test_the_simulated_answer_points_at_the_largest_number(runtime: Runtime) -> 
     x[0, 0, 0, 3] = 1.0
     result = runtime.submit({"input": x}, RequestOptions(), time.monotonic()).result(PATIENCE_S)
     assert int(np.argmax(result.outputs["logits"])) == 3
+
+
+def test_a_device_that_refuses_is_probed_and_seen_fast_again(
+    bundle: Bundle, backend: SettableBackend, runtime: Runtime
+) -> None:
+    pool = Pool(bundle, backend, lambda mode: b"")
+    controller = Controller(bundle.modes, {mode.id: profile(SLOW_MS[mode.id]) for mode in bundle.modes})
+    probed = Runtime(pool, controller, runtime.meter, warmup={"input": ones(value=7.0)})
+    for at in range(SLOW_WINDOW):  # believed a hundred times slower than its profile
+        controller.observe("m0", 100 * SLOW_MS["m0"], 1, time.monotonic() - 1 + at * 0.01)
+    backend.runs.clear()
+    end = time.monotonic() + PATIENCE_S
+    while controller.slowdown.factor > 1:
+        with contextlib.suppress(InfeasibleBudget):
+            answer(send(probed, 1.0, budget_ms=500.0))
+        assert time.monotonic() < end, "the filter never learned that the device is fast again"
+        time.sleep(0.01)
+    assert ("m0", 7.0) in backend.runs  # the warm-up inputs on the fastest mode: a probe, not a request
+    probed.close()
+
+
+def test_a_probe_that_fails_leaves_the_engine_s_thread_alive(
+    bundle: Bundle, backend: SettableBackend, runtime: Runtime
+) -> None:
+    pool = Pool(bundle, backend, lambda mode: b"")
+    probed = Runtime(pool, runtime.controller, runtime.meter, warmup={"input": ones(value=7.0)})
+    backend.entered.clear()
+    backend.error = EngineError("not now")
+    probed._queue.wake()
+    backend.wait_until_running()
+    assert answer(send(probed, mode="m0")).mode_id == "m0"
+    probed.close()

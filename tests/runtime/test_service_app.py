@@ -135,6 +135,7 @@ def test_a_budget_no_idle_device_meets_is_impossible(held_client: Client) -> Non
     assert members["predicted_ms"] >= 1.0
     assert float(response.headers["wenet-predicted-ms"]) == pytest.approx(members["predicted_ms"], abs=0.01)
     assert float(response.headers["wenet-latency-ms"]) > 0
+    assert response.headers["server-timing"].startswith("total;dur=")
     assert "retry-after" not in response.headers
 
 

@@ -126,6 +126,12 @@ def test_png_and_base64_answer_what_their_pixels_answer(client: Client, session_
     assert np.allclose(logits(client.infer(json=body)), wanted, atol=1e-5)
 
 
+def test_a_base64_image_s_own_parameters_and_id_count(client: Client) -> None:
+    body = {"image_b64": base64.b64encode(image_file(GREY)).decode(), "id": "7", "parameters": {"wenet_mode": "m0"}}
+    answer = client.infer(json=body).json()
+    assert (answer["id"], answer["model_version"]) == ("7", "m0")
+
+
 def test_jpeg_answers_what_its_decoded_pixels_answer(client: Client, session_run: Any) -> None:
     file = image_file(GREY, "JPEG", quality=95)
     pixels = np.asarray(Image.open(io.BytesIO(file)))

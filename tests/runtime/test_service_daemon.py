@@ -93,6 +93,11 @@ def test_a_floor_and_a_budget_must_hold_together(bundle_path: Path, tmp_path: Pa
         open_daemon(both)
 
 
+def test_a_budget_no_mode_meets_starts_when_late_answers_are_wanted(bundle_path: Path, tmp_path: Path) -> None:
+    daemon = open_daemon(settings(bundle_path, tmp_path, engine="sim", budget_ms=0.001, on_miss="late"))
+    assert daemon.runtime.close()
+
+
 def test_the_cache_alone_loads_no_mode(bundle_path: Path, tmp_path: Path) -> None:
     cache = open_cache(settings(bundle_path, tmp_path))
     assert cache.path.parent.name == Bundle(bundle_path).sha256

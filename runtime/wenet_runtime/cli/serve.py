@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from typing import NoReturn
 
 import typer
 
@@ -19,7 +20,7 @@ def serve_until_drained(settings: Settings) -> None:
         check_bind(settings)
     except SettingsError as error:
         fail(str(error), EXIT_BIND)
-    with _listen(settings) as listener:
+    with _bound(settings) as listener:
         daemon = open_daemon(settings, progress)
         server = Server(
             daemon.app,
@@ -29,7 +30,7 @@ def serve_until_drained(settings: Settings) -> None:
             drain_delay_s=settings.drain_delay_s,
             drain_timeout_s=settings.drain_timeout_s,
         )
-        listener.listen()  # so that whoever reads the announcement is not turned away
+        _listen(listener, settings)  # before the announcement, whose readers shall not be turned away
         _announce(daemon, settings, listener.getsockname()[1])
         server.run(sockets=[listener])
     finished = daemon.runtime.close(timeout_s=0.0 if server.abandoned else settings.drain_timeout_s)
@@ -39,7 +40,7 @@ def serve_until_drained(settings: Settings) -> None:
     raise typer.Exit(0)
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _bound(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # The protocol is named because event loops turn Nagle's algorithm off only where it stands; with it
     # on, the second packet of a reply waits 40 ms for the client's delayed acknowledgement.
@@ -49,8 +50,19 @@ def _listen(settings: Settings) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        fail(f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another --port", EXIT_BIND)
+        _refuse(settings, error)
     return listener
+
+
+def _listen(listener: socket.socket, settings: Settings) -> None:
+    try:
+        listener.listen()
+    except OSError as error:  # another daemon bound the same port and was quicker to listen
+        _refuse(settings, error)
+
+
+def _refuse(settings: Settings, error: OSError) -> NoReturn:
+    fail(f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another --port", EXIT_BIND)
 
 
 def _announce(daemon: Daemon, settings: Settings, port: int) -> None:

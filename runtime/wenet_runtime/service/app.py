@@ -115,6 +115,7 @@ async def _infer(service: Service, request: Request) -> Response:
             raise  # the server logs it with its traceback; the client gets `internal`
         latency_ms = (time.monotonic() - request.scope["wenet.start_s"]) * 1e3
         problem.headers["WeNet-Latency-Ms"] = f"{latency_ms:.3f}"
+        problem.headers["Server-Timing"] = f"total;dur={latency_ms:.3f}"
         return problem_response(problem, request)
 
 

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from wenet_runtime.bundle import Manifest, TensorSpec
 from wenet_runtime.service.images import decode_image
 from wenet_runtime.service.problems import Problem
-from wenet_runtime.service.v2json import Decoded, check_tensor, decode_v2, parse_json
+from wenet_runtime.service.v2json import Decoded, check_tensor, decode_common, decode_v2, parse_json
 
 MAX_BODY_BYTES = 16 << 20
 MAX_NPY_HEADER_BYTES = 10 << 10
@@ -99,7 +99,8 @@ def decode(media: str, body: bytes, header_length: Optional[str], manifest: Mani
         )
     members = parse_json(body)
     if isinstance(members, dict) and "image_b64" in members:
-        return Decoded(_image_b64(members["image_b64"], manifest))
+        parameters, request_id = decode_common(members)
+        return Decoded(_image_b64(members["image_b64"], manifest), parameters, request_id)
     return decode_v2(members, manifest)
 
 

@@ -11,7 +11,7 @@ from wenet_runtime.bundle import Bundle
 from wenet_runtime.controller import Controller
 from wenet_runtime.engines import ENGINES
 from wenet_runtime.engines.base import Backend
-from wenet_runtime.errors import BudgetImpossible, EngineError, MeterError, SettingsError
+from wenet_runtime.errors import BudgetImpossible, EngineError, MeterError, SettingsError, WeNetError
 from wenet_runtime.meters import METERS
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.pool import Pool, golden_inputs
@@ -104,7 +104,12 @@ def open_daemon(settings: Settings, progress: Progress = _silent) -> Daemon:
     device = open_device(settings, progress)
     controller = Controller(device.bundle.modes, device.profiles, settings.attainment)
     defaults = Defaults(settings.budget_ms, settings.budget_mj, settings.min_accuracy, settings.mode, settings.on_miss)
-    _check_feasible(controller, settings)
+    try:
+        _check_feasible(controller, settings)
+    except WeNetError:
+        device.pool.close()
+        device.meter.close()
+        raise
     runtime = Runtime(
         device.pool,
         controller,
@@ -123,7 +128,7 @@ def _check_feasible(controller: Controller, settings: Settings) -> None:
     allowed = controller.allowed(options)
     fastest = min(allowed, key=lambda mode: controller.profiles[mode.id].p50_ms)
     fastest_ms = controller.profiles[fastest.id].p50_ms
-    if settings.budget_ms is not None and fastest_ms > settings.budget_ms:
+    if settings.on_miss != "late" and settings.budget_ms is not None and fastest_ms > settings.budget_ms:
         raise BudgetImpossible(
             f"no allowed mode meets --budget-ms {settings.budget_ms:g} on this device: "
             f"the fastest, {fastest.id}, takes {fastest_ms:.3g} ms"

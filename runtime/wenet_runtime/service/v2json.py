@@ -32,12 +32,7 @@ def decode_v2(members: Any, manifest: Manifest) -> Decoded:
     inputs = members.get("inputs")
     if not isinstance(inputs, list) or not inputs:
         raise Problem("malformed-request", "the JSON body has no list 'inputs': send {\"inputs\": […]}")
-    parameters = members.get("parameters", {})
-    if not isinstance(parameters, dict):
-        raise Problem("malformed-request", "'parameters' is no object")
-    request_id = members.get("id")
-    if request_id is not None and not isinstance(request_id, str):
-        raise Problem("malformed-request", "'id' is no string")
+    parameters, request_id = decode_common(members)
     specs = {spec.name: spec for spec in manifest.inputs}
     tensors: Dict[str, NDArray[Any]] = {}
     for one in inputs:
@@ -51,6 +46,17 @@ def decode_v2(members: Any, manifest: Manifest) -> Decoded:
     if len({values.shape[0] for values in tensors.values()}) != 1:
         raise Problem("invalid-tensor", "the inputs' batches differ")
     return Decoded(tensors, parameters, request_id, _asked_outputs(members.get("outputs"), manifest))
+
+
+def decode_common(members: Mapping[str, Any]) -> Tuple[Mapping[str, Any], Optional[str]]:
+    """`parameters` and `id` of any JSON body. Raises `Problem` malformed-request."""
+    parameters = members.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise Problem("malformed-request", "'parameters' is no object")
+    request_id = members.get("id")
+    if request_id is not None and not isinstance(request_id, str):
+        raise Problem("malformed-request", "'id' is no string")
+    return parameters, request_id
 
 
 def parse_json(body: bytes) -> Any:

@@ -70,7 +70,7 @@ def print_timeline(console: Console, slices: Sequence[Slice], budget_ms: float) 
     for one in slices:
         table.add_row(
             f"{one.start_s:.0f}",
-            "LOADED" if one.loaded else "free",
+            one.state,
             str(one.requests),
             _modes_text(one.modes),
             f"{one.latency_ms:.2f}",
