@@ -34,7 +34,7 @@ class Recipe:
     data: str = "digits"
     model: str = "digits_resnet"
     model_arguments: Mapping[str, int] = field(default_factory=dict)
-    epochs: int = 14
+    epochs: int = 16
     batch: int = 32
     samples: int = 4
     sampling: str = "mixed"

@@ -37,8 +37,8 @@ class Scene:
 
     smallest_px: float = 16.0
     largest_px: float = 26.0
-    clutter: float = 0.58
-    noise: float = 0.11
+    clutter: float = 0.6
+    noise: float = 0.115
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def find_frontier(
     threshold: float = 0.0,
     keep: int = 8,
     search_images: int = 480,
-    draws: int = 24,
+    draws: int = 64,
     rounds: int = 200,
     quiet: bool = False,
 ) -> Frontier:
