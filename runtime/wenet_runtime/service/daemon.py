@@ -21,6 +21,7 @@ from wenet_runtime.registry import load
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.app import Service, create_app
 from wenet_runtime.service.envelope import LOOPBACK_NAMES, App
+from wenet_runtime.service.images import warm_up
 from wenet_runtime.service.metrics import Metrics
 from wenet_runtime.service.options import Defaults
 from wenet_runtime.settings import Settings
@@ -118,6 +119,8 @@ def open_daemon(settings: Settings, progress: Progress = _silent) -> Daemon:
         warmup=golden_inputs(device.bundle, rows=1),
         engine_core=settings.engine_core,
     )
+    if device.bundle.manifest.preprocess is not None:
+        warm_up(device.bundle.manifest.preprocess)
     service = Service(device.bundle, runtime, Metrics(device.bundle, runtime), defaults)
     return Daemon(device.bundle, runtime, create_app(service, hosts=allowed_hosts(settings)))
 

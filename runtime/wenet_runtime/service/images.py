@@ -64,3 +64,12 @@ def _prepared(image: Image.Image, preprocess: Preprocess) -> NDArray[Any]:
     if converted.size != (preprocess.width, preprocess.height):
         converted = converted.resize((preprocess.width, preprocess.height), Image.Resampling.BILINEAR)
     return np.asarray(converted)
+
+
+def warm_up(preprocess: Preprocess) -> None:
+    """Decode an image of each format once: the first one loads the decoder, for milliseconds."""
+    blank = Image.new(preprocess.color, (preprocess.width, preprocess.height))
+    for kind in ("JPEG", "PNG"):
+        file = io.BytesIO()
+        blank.save(file, kind)
+        decode_image(file.getvalue(), preprocess)
