@@ -7,6 +7,8 @@ BIN := .venv/bin
 PYTHON38 := $(firstword $(foreach one,python3.8 $(wildcard $(HOME)/.pyenv/versions/3.8.*/bin/python3.8) \
 	$(wildcard $(PYENV_ROOT)/versions/3.8.*/bin/python3.8),$(shell $(one) -c 'import sys; print(sys.executable)' 2>/dev/null)))
 
+# unit38 reads the bundle that unit writes.
+.NOTPARALLEL:
 .PHONY: setup demo test lint unit unit38 bench clean
 
 setup: .venv/.ready

@@ -119,8 +119,8 @@ class DeviceCache:
         write_atomic(self.path / f"{mode.id}.sha256", hashlib.sha256(data).hexdigest().encode(), mode=0o600)
         return data
 
-    def read_profiles(self) -> Optional[Dict[str, Profile]]:
-        """The profile measured here earlier, or None when there is none that fits."""
+    def read_profiles(self, meter: str) -> Optional[Dict[str, Profile]]:
+        """The profile measured here earlier with this meter, or None when there is none that fits."""
         path = self.path / "profile.json"
         try:
             members = json.loads(path.read_text())
@@ -132,17 +132,20 @@ class DeviceCache:
             warnings.warn(f"the cached profile is unreadable ({error}): measuring again", stacklevel=2)
             return None
         expected = {mode.id for mode in self._bundle.modes}
+        if own and members.get("meter") != meter:
+            return None  # another meter's energy would be shown as this one's
         if not own or set(profiles) != expected or not all(map(_plausible, profiles.values())):
             warnings.warn("the cached profile does not fit this bundle and device: measuring again", stacklevel=2)
             return None
         return profiles
 
-    def write_profiles(self, profiles: Mapping[str, Profile], *, measured_at: str) -> None:
-        """Keep a profile for later starts."""
+    def write_profiles(self, profiles: Mapping[str, Profile], *, meter: str, measured_at: str) -> None:
+        """Keep a profile for later starts with the same source of energy."""
         members = {
             "bundle_sha256": self._bundle.sha256,
             "device": asdict(self._device),
             "measured_at": measured_at,
+            "meter": meter,
             "modes": {mode_id: asdict(profile) for mode_id, profile in profiles.items()},
         }
         write_atomic(self.path / "profile.json", json.dumps(members, indent=1).encode(), mode=0o600)

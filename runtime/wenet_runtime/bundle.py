@@ -2,163 +2,68 @@
 
 A bundle is a directory: one supernet topology without numbers, one set of weights, and the
 operating modes. Numbers travel as safetensors; nothing in a bundle is ever unpickled or executed.
-`bundle_files` writes one; this room only describes, reads and verifies.
+`manifest` says what it says of itself, `bundle_files` writes one; this room reads and verifies.
 """
 
 import hashlib
-import json
 import os
-import re
 import stat
-from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Tuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from wenet_runtime.errors import BundleError, UnknownMode
 from wenet_runtime.files import sha256_of
+from wenet_runtime.manifest import (
+    DTYPES,
+    FORMAT,
+    FORMAT_VERSION,
+    Accuracy,
+    FileEntry,
+    Layer,
+    Manifest,
+    Mode,
+    Norm,
+    NormPattern,
+    Preprocess,
+    Shuffle,
+    TensorSpec,
+    decode_manifest,
+    encode_manifest,
+)
+from wenet_runtime.manifest_checks import check_manifest
 
-FORMAT = "wenet-bundle"
-FORMAT_VERSION = 1
+# The contract's values belong to this room for whoever uses it.
+__all__ = [
+    "Bundle",
+    "Accuracy",
+    "DTYPES",
+    "FORMAT",
+    "FORMAT_VERSION",
+    "FileEntry",
+    "Layer",
+    "Manifest",
+    "Mode",
+    "Norm",
+    "NormPattern",
+    "Preprocess",
+    "Shuffle",
+    "TensorSpec",
+    "decode_manifest",
+    "encode_manifest",
+    "GOLDEN",
+    "MANIFEST",
+    "TOPOLOGY",
+    "WEIGHTS",
+    "load_tensors",
+]
+
 MANIFEST = "manifest.json"
 TOPOLOGY = "topology.onnx"
 WEIGHTS = "weights.safetensors"
 GOLDEN = "golden.safetensors"
 MAX_MANIFEST_BYTES = 16 << 20
-
-# A mode's id names files in the cache and stands in headers and in paths.
-_MODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-DTYPES: Mapping[str, type] = {
-    "FP32": np.float32,
-    "FP64": np.float64,
-    "INT64": np.int64,
-    "INT32": np.int32,
-    "UINT8": np.uint8,
-}
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output. `shape[0]` is -1: the batch; `datatype` as Open Inference Protocol names it."""
-
-    name: str
-    datatype: str
-    shape: Tuple[int, ...]
-
-    @property
-    def dtype(self) -> "np.dtype[Any]":
-        """NumPy's name for the datatype."""
-        return np.dtype(DTYPES[self.datatype])
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """How an image becomes the input: decode to `color`, resize (bilinear), scale to 0–1, normalise."""
-
-    color: str  # "L" or "RGB"
-    height: int
-    width: int
-    mean: Tuple[float, ...]
-    std: Tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One weight-enabled layer: its node in the topology and its full weight in the weights file."""
-
-    name: str
-    kind: str  # "conv" or "linear"
-    node: str
-    weight: str
-    bias: Optional[str]
-    in_channels: int
-    out_channels: int
-    groups: Tuple[int, ...]  # allowed group counts, ascending, starting with 1
-
-
-@dataclass(frozen=True)
-class NormPattern:
-    """Names of one weight-enabling pattern's batch-norm parameters in the weights file."""
-
-    weight: str
-    bias: str
-    mean: str
-    var: str
-
-
-@dataclass(frozen=True)
-class Norm:
-    """One (switchable) batch norm. `layer` is the weight-enabled layer that switches it, None if fixed."""
-
-    node: str
-    layer: Optional[str]
-    eps: float
-    patterns: Mapping[int, NormPattern]
-
-
-@dataclass(frozen=True)
-class Shuffle:
-    """One channel shuffle: a Gather on axis 1 whose indices follow from `channels` and `groups`."""
-
-    node: str
-    channels: int
-    groups: int
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Share of validation images answered correctly, 0–1, with its 95 % interval."""
-
-    value: float
-    ci_low: float
-    ci_high: float
-    images: int
-
-
-@dataclass(frozen=True)
-class Mode:
-    """One operating mode: a sub-network that is kept. `groups` gives each layer's group count."""
-
-    id: str
-    groups: Mapping[str, int]
-    precision: str
-    accuracy: Accuracy
-    macs: int
-    params: int
-    found_by: str
-    statistics: Optional[str] = None  # file of recalibrated batch-norm statistics, inside the bundle
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """What the manifest promises about one file."""
-
-    sha256: str
-    size: int
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """`manifest.json`, decoded. Its own SHA-256 is the bundle's identity."""
-
-    format: str
-    format_version: int
-    model: str
-    inputs: Tuple[TensorSpec, ...]
-    outputs: Tuple[TensorSpec, ...]
-    preprocess: Optional[Preprocess]
-    labels: Tuple[str, ...]
-    max_batch: int
-    layers: Tuple[Layer, ...]
-    norms: Tuple[Norm, ...]
-    shuffles: Tuple[Shuffle, ...]
-    modes: Tuple[Mode, ...]
-    created_by: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, FileEntry] = field(default_factory=dict)
 
 
 class Bundle:
@@ -182,7 +87,7 @@ class Bundle:
             if required not in self.manifest.files:
                 raise BundleError(f"bundle {self.path}: the manifest lists no '{required}': export it again")
         self._modes = {mode.id: mode for mode in self.manifest.modes}
-        _check_references(self.manifest)
+        check_manifest(self.manifest)
 
     @property
     def modes(self) -> Tuple[Mode, ...]:
@@ -225,48 +130,6 @@ def load_tensors(path: Path) -> Dict[str, NDArray[Any]]:
         raise BundleError(f"{path.name} is no readable safetensors file ({error}): export it again") from None
 
 
-@lru_cache(maxsize=1)
-def _manifest_adapter() -> Any:
-    # pydantic decodes the frozen dataclasses strictly; imported late to keep `--help` fast.
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Manifest)
-
-
-def decode_manifest(data: bytes, *, where: str) -> Manifest:
-    """Decode `manifest.json`, refusing unknown formats, unknown members and wrong types."""
-    from pydantic import ValidationError
-
-    try:
-        members = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{where} is not JSON ({error}): export the bundle again") from None
-    if not isinstance(members, dict) or members.get("format") != FORMAT:
-        raise BundleError(f"{where} is not a {FORMAT} manifest: point --bundle at an exported bundle")
-    version = members.get("format_version")
-    if version != FORMAT_VERSION:
-        raise BundleError(
-            f"{where} has format version {version!r}, this runtime reads {FORMAT_VERSION}: "
-            "export it again with a matching wenet-trainer, or upgrade wenet-runtime"
-        )
-    unknown = sorted(set(members) - set(Manifest.__dataclass_fields__))
-    if unknown:
-        raise BundleError(f"{where} has unknown members {unknown}: export it again with a matching wenet-trainer")
-    try:
-        manifest: Manifest = _manifest_adapter().validate_python(members)
-    except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{where}: '{at}': {first['msg']}: export the bundle again") from None
-    return manifest
-
-
-def encode_manifest(manifest: Manifest) -> bytes:
-    """The manifest as the bytes whose SHA-256 identifies the bundle."""
-    members: Dict[str, Any] = _manifest_adapter().dump_python(manifest, mode="json")
-    return (json.dumps(members, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
 def _read_manifest(path: Path) -> bytes:
     if not path.is_dir():
         raise BundleError(f"no bundle at {path}: make one with `wenet-trainer export`, or `make demo`")
@@ -307,31 +170,3 @@ def _verify_file(root: Path, name: str, entry: FileEntry) -> None:
             f"'{name}' has SHA-256 {found[:12]}…, the manifest says {entry.sha256[:12]}…: "
             "the file was changed; copy or export the bundle again"
         )
-
-
-def _check_references(manifest: Manifest) -> None:
-    """What one part of the manifest says of another must be so."""
-    layers = {layer.name: layer for layer in manifest.layers}
-    if not manifest.modes:
-        raise BundleError("the bundle has no modes: export it again")
-    if len({mode.id for mode in manifest.modes}) != len(manifest.modes):
-        raise BundleError("two modes of the bundle share an id: export it again")
-    for spec in manifest.inputs + manifest.outputs:
-        if spec.datatype not in DTYPES:
-            raise BundleError(f"tensor '{spec.name}' has unknown datatype '{spec.datatype}': known are {list(DTYPES)}")
-    for mode in manifest.modes:
-        if not _MODE_ID.fullmatch(mode.id):
-            raise BundleError(f"{mode.id!r} is no mode id: take letters, digits and . _ -, a letter or digit first")
-        if set(mode.groups) != set(layers):
-            raise BundleError(f"mode '{mode.id}' does not give groups for exactly the bundle's layers")
-        for name, groups in mode.groups.items():
-            if groups not in layers[name].groups:
-                raise BundleError(f"mode '{mode.id}': layer '{name}' allows {layers[name].groups}, not {groups}")
-        if mode.statistics is not None and mode.statistics not in manifest.files:
-            raise BundleError(f"mode '{mode.id}' names '{mode.statistics}', which the manifest does not list")
-    for norm in manifest.norms:
-        wanted = set(layers[norm.layer].groups) if norm.layer in layers else {1}
-        if norm.layer is not None and norm.layer not in layers:
-            raise BundleError(f"batch norm '{norm.node}' is switched by unknown layer '{norm.layer}'")
-        if set(norm.patterns) != wanted:
-            raise BundleError(f"batch norm '{norm.node}' has patterns {sorted(norm.patterns)}, wanted {sorted(wanted)}")

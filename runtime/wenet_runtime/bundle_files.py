@@ -1,4 +1,4 @@
-"""Writes a bundle: every file hashed into the manifest, all of it in place at once or not at all."""
+"""Writes a bundle: every file hashed into the manifest, complete or not at all."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,10 @@ from wenet_runtime.files import sync_directory, write_atomic
 
 
 def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> str:
-    """Write a bundle directory, replacing an older bundle at `path` in one step.
+    """Write a bundle directory, complete or not at all.
+
+    An older bundle at `path` is put aside and removed once the new one stands; a reader that opens the
+    path between those two renames finds none and may try again.
 
     Args:
         path: where the bundle goes. An existing directory is replaced only if it is a bundle.

@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from dataclasses import dataclass
 from typing import Deque, Dict, List, Mapping, Optional, Sequence
 
 from wenet_runtime.budget import Deadline, RequestOptions
@@ -11,7 +12,20 @@ from wenet_runtime.policy import Candidate, Choice, Limits, select
 from wenet_runtime.profile import Profile
 from wenet_runtime.slowdown import Slowdown, quantile
 
-OVERHEAD_WINDOW = 64
+OVERHEAD_WINDOW = 128
+OVERHEAD_LEAST = 5  # fewer say nothing: the very first reply is slow on every machine
+
+
+@dataclass(frozen=True)
+class _Overhead:
+    """What a reply takes after its inference: at the least, in the median, and at the attainment asked for."""
+
+    least_ms: float
+    median_ms: float
+    bound_ms: float
+
+
+_NO_OVERHEAD = _Overhead(0.0, 0.0, 0.0)
 
 
 class Controller:
@@ -26,11 +40,19 @@ class Controller:
     def __init__(self, modes: Sequence[Mode], profiles: Mapping[str, Profile], attainment: float = 0.99) -> None:
         self._modes: Dict[str, Mode] = {mode.id: mode for mode in modes}
         self.profiles = dict(profiles)
-        self.slowdown = Slowdown(attainment)
+        # A profile is of one row; a batch's rows cost less each, so every batch size has its own filter.
+        self._slowdowns: Dict[int, Slowdown] = {1: Slowdown(attainment)}
         self._attainment = attainment
         self._overheads: Deque[float] = deque(maxlen=OVERHEAD_WINDOW)
-        self._overhead_median = 0.0
-        self._overhead_bound = 0.0
+        self._overhead = _NO_OVERHEAD
+
+    @property
+    def slowdown(self) -> Slowdown:
+        """The filter of single rows, which stands for the device."""
+        return self._slowdowns[1]
+
+    def _slowdown(self, rows: int) -> Slowdown:
+        return self._slowdowns.setdefault(rows, Slowdown(self._attainment))
 
     def allowed(self, options: RequestOptions) -> List[Mode]:
         """The modes a request accepts: its pin, and its accuracy floor.
@@ -58,16 +80,18 @@ class Controller:
     def candidate(self, mode: Mode, rows: int) -> Candidate:
         """What a mode is predicted to take now for a batch of `rows`."""
         profile = self.profiles[mode.id]
-        now_ms = profile.p50_ms * rows * self.slowdown.factor
-        excess_ms = self.slowdown.excess_ms
+        slowdown = self._slowdown(rows)
+        now_ms = profile.p50_ms * rows * slowdown.factor
+        excess_ms = slowdown.excess_ms
+        overhead = self._overhead  # replaced as a whole, by another thread
         if excess_ms is None:
             excess_ms = now_ms * (_profile_tail(profile, self._attainment) - 1)
         return Candidate(
             mode_id=mode.id,
             accuracy=mode.accuracy.value,
-            median_ms=now_ms + self._overhead_median,
-            bound_ms=now_ms + excess_ms + self._overhead_bound,
-            idle_ms=profile.p50_ms * rows,
+            median_ms=now_ms + overhead.median_ms,
+            bound_ms=now_ms + excess_ms + overhead.bound_ms,
+            idle_ms=profile.p50_ms * rows + overhead.least_ms,
             energy_mj=profile.energy_mj,
         )
 
@@ -87,7 +111,7 @@ class Controller:
             EnergyUnavailable: an energy budget, but no allowed mode's energy is known.
             BudgetImpossible, InfeasibleBudget: see `policy.select`.
         """
-        self.slowdown.forget(now_s)
+        self._slowdown(rows).forget(now_s)
         candidates = [self.candidate(mode, rows) for mode in self.allowed(options)]
         energy_mj = options.budget.energy_mj
         if energy_mj is not None and all(one.energy_mj is None for one in candidates):
@@ -104,22 +128,23 @@ class Controller:
         )
         return select(candidates, limits)
 
-    def fastest_ms(self, options: RequestOptions, rows: int) -> float:
-        """The least time one request is predicted to hold the engine: for estimating a queue's wait."""
-        return min(self.profiles[mode.id].p50_ms for mode in self.allowed(options)) * rows * self.slowdown.factor
-
     def observe(self, mode_id: str, infer_ms: float, rows: int, now_s: float) -> None:
         """Feed back one inference's measured time."""
         profiled = self.profiles[mode_id].p50_ms * rows
         if profiled > 0 and math.isfinite(infer_ms):
-            self.slowdown.observe(infer_ms, profiled, now_s)
+            self._slowdown(rows).observe(infer_ms, profiled, now_s)
 
     def observe_overhead(self, overhead_ms: float) -> None:
         """Feed back what a reply took after its inference: waking the server, encoding, sending."""
         self._overheads.append(overhead_ms)
         ordered = sorted(self._overheads)
-        self._overhead_median = quantile(ordered, 0.5)
-        self._overhead_bound = quantile(ordered, self._attainment)
+        if len(ordered) >= OVERHEAD_LEAST:
+            self._overhead = _Overhead(ordered[0], quantile(ordered, 0.5), quantile(ordered, self._attainment))
+
+    def doubt(self) -> None:
+        """Forget what replies took: it led to a refusal, and refusals bring nothing newer to learn from."""
+        self._overheads = deque(maxlen=OVERHEAD_WINDOW)
+        self._overhead = _NO_OVERHEAD
 
     def energy_mj(self, mode_id: str) -> Optional[float]:
         """The profiled energy of a mode per row, mJ."""

@@ -86,8 +86,14 @@ def materialize(
     Raises:
         BundleError: a layer without groups, a count it does not allow, or parts that do not fit.
     """
+    unknown = set(groups) - {layer.name for layer in supernet.layers}
+    if unknown:
+        raise BundleError(f"groups are given for {sorted(unknown)}, which are no layers of this network")
     weights: Dict[str, NDArray[Any]] = dict(supernet.weights)
-    weights.update(statistics or {})
+    for name, values in (statistics or {}).items():
+        if name not in weights or weights[name].shape != values.shape:
+            raise BundleError(f"the statistics' '{name}' {values.shape} fits no number of the weights: export it again")
+        weights[name] = values
     counts = {layer.name: _allowed(layer, groups) for layer in supernet.layers}
     try:
         graph = _complete(supernet, counts, weights)

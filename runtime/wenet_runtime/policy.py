@@ -98,10 +98,11 @@ def _reason(best: Candidate, allowed: Sequence[Candidate], in_time: Sequence[Can
 
 
 def _refusal(candidates: Sequence[Candidate], fastest: Candidate, limits: Limits) -> Exception:
-    if limits.energy_mj is not None and not any(_frugal(one, limits) for one in candidates):
+    # Under `degrade` the energy budget may be exceeded, so only time can have refused.
+    if limits.on_miss == "reject" and not any(_frugal(one, limits) for one in candidates):
         known = [one.energy_mj for one in candidates if one.energy_mj is not None]
         least = f"the least is {min(known):.3g} mJ" if known else "none is known"
-        return BudgetImpossible(f"no allowed mode takes ≤ {limits.energy_mj:g} mJ: {least}")
+        return BudgetImpossible(f"no allowed mode takes ≤ {limits.energy_mj or 0:g} mJ: {least}")
     limit = math.inf if limits.limit_ms is None else limits.limit_ms
     predicted = (limit - limits.left_ms) + fastest.median_ms
     idle = min(candidates, key=lambda one: one.idle_ms)

@@ -46,6 +46,7 @@ class Pool:
                 self._engines[mode.id] = engine = backend.load(mode, _later(model, mode))
                 for _ in range(WARMUP_RUNS):
                     outputs = engine.infer(inputs)
+                _check_outputs(bundle, mode, outputs)
                 if backend.name != "sim":  # a simulated answer is made up and proves nothing
                     _check_golden(mode, outputs, golden)
         except BaseException:
@@ -91,6 +92,14 @@ def golden_inputs(
 
 def _later(model: Callable[[Mode], bytes], mode: Mode) -> Callable[[], bytes]:
     return lambda: model(mode)
+
+
+def _check_outputs(bundle: Bundle, mode: Mode, outputs: Mapping[str, NDArray[Any]]) -> None:
+    for spec in bundle.manifest.outputs:
+        found = outputs.get(spec.name)
+        if found is None or found.shape[1:] != spec.shape[1:] or found.dtype != spec.dtype:
+            shape = "nothing" if found is None else f"{found.dtype} {found.shape}"
+            raise EngineError(f"mode '{mode.id}' answers {shape} as '{spec.name}', the bundle says {spec.shape}")
 
 
 def _check_golden(mode: Mode, outputs: Mapping[str, NDArray[Any]], golden: Mapping[str, NDArray[Any]]) -> None:

@@ -4,6 +4,7 @@ One thread runs all inferences because a CUDA context belongs to a thread and tw
 small device only delay each other. Waiting is charged to the request, not hidden.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -17,7 +18,7 @@ from wenet_runtime.admission import DeadlineQueue, Woken
 from wenet_runtime.budget import Deadline, RequestOptions
 from wenet_runtime.controller import Controller
 from wenet_runtime.engines.base import Tensors
-from wenet_runtime.errors import DeadlineExceeded, Draining, EngineError, InfeasibleBudget, SettingsError
+from wenet_runtime.errors import DeadlineExceeded, Draining, InfeasibleBudget, SettingsError
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.policy import Choice
 from wenet_runtime.pool import WARMUP_RUNS, Pool
@@ -109,6 +110,11 @@ class Runtime:
         return self._last_mode
 
     @property
+    def alive(self) -> bool:
+        """Whether the engine's thread is there to answer."""
+        return self._thread.is_alive()
+
+    @property
     def queue_depth(self) -> int:
         """Requests that wait."""
         return len(self._queue)
@@ -141,14 +147,13 @@ class Runtime:
         at_s = work.deadline.at_s
         wait_ms = max(0.0, self._busy_until_s - now_s) * 1e3 + self._queue.wait_ms(priority=options.priority, at_s=at_s)
         try:
-            self.controller.choose(options, work.deadline, rows=rows, now_s=now_s, wait_ms=wait_ms)
+            choice = self.controller.choose(options, work.deadline, rows=rows, now_s=now_s, wait_ms=wait_ms)
         except InfeasibleBudget:
             if now_s - self._observed_s > PROBE_AFTER_S:
                 self._queue.wake()
             raise
-        expected_ms = self.controller.fastest_ms(options, rows)
         work.future.add_done_callback(lambda future: self._queue.discard(work) if future.cancelled() else None)
-        self._queue.put(work, priority=options.priority, at_s=at_s, expected_ms=expected_ms)
+        self._queue.put(work, priority=options.priority, at_s=at_s, expected_ms=choice.median_ms)
         return work.future
 
     def drain(self) -> None:
@@ -186,7 +191,9 @@ class Runtime:
             try:
                 work = self._queue.get()
             except Woken:
-                self._probe()
+                # A request that meets the same failure reports it; the thread must outlive a probe.
+                with contextlib.suppress(Exception):
+                    self._probe()
                 continue
             if work is None:
                 return
@@ -208,8 +215,9 @@ class Runtime:
         try:
             if self._core is not None:
                 os.sched_setaffinity(0, {self._core})  # 0: this thread alone
-        except OSError as error:
-            raise SettingsError(f"cannot pin the engine to core {self._core}: {error.strerror}") from None
+        except (OSError, AttributeError) as error:  # no such core, or a system that cannot pin
+            reason = getattr(error, "strerror", None) or "this system cannot pin threads"
+            raise SettingsError(f"cannot pin the engine to core {self._core}: {reason}") from None
         if self._warmup is not None:
             for engine in self.pool.engines.values():
                 for _ in range(WARMUP_RUNS):
@@ -223,13 +231,11 @@ class Runtime:
         """
         if self._warmup is None:
             return
+        self.controller.doubt()
         profiles = self.controller.profiles
         mode_id = min(self.pool.resident, key=lambda one: profiles[one].p50_ms)
         start_s = time.monotonic()
-        try:
-            self.pool.get(mode_id).infer(self._warmup)
-        except EngineError:
-            return  # a request that meets the same failure reports it
+        self.pool.get(mode_id).infer(self._warmup)
         end_s = time.monotonic()
         rows = next(iter(self._warmup.values())).shape[0]
         self._observe(mode_id, start_s, end_s, rows)

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     on_miss: str = Field(
         default="degrade", pattern="^(degrade|reject|late)$", description="when nothing fits: degrade, reject or late"
     )
+    priority: int = Field(default=2, ge=1, le=3, description="priority of requests that bring none: 1 (first) to 3")
     attainment: float = Field(
         default=0.99, gt=0, lt=1, description="probability with which a chosen mode must finish in time"
     )

@@ -82,7 +82,7 @@ def test_a_device_without_a_processor_list_is_described_all_the_same(monkeypatch
 
 def test_only_the_owner_may_read_it(cache: DeviceCache, bundle: Bundle) -> None:
     cache.build()
-    cache.write_profiles(PROFILES, measured_at="now")
+    cache.write_profiles(PROFILES, meter="none", measured_at="now")
     assert cache.path.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in cache.path.iterdir()} == {0o600}
 
@@ -142,9 +142,9 @@ def test_another_device_s_entry_is_not_used(
 
 
 def test_a_profile_is_read_as_it_was_written(cache: DeviceCache) -> None:
-    assert cache.read_profiles() is None
-    cache.write_profiles(PROFILES, measured_at="2024-01-01T00:00:00+00:00")
-    assert cache.read_profiles() == PROFILES
+    assert cache.read_profiles("none") is None
+    cache.write_profiles(PROFILES, meter="none", measured_at="2024-01-01T00:00:00+00:00")
+    assert cache.read_profiles("none") == PROFILES
 
 
 def edited(change: Callable[[Dict[str, Any]], Any]) -> Callable[[Path], None]:
@@ -183,19 +183,19 @@ def edited(change: Callable[[Dict[str, Any]], Any]) -> Callable[[Path], None]:
 def test_a_damaged_or_foreign_profile_is_ignored_with_a_warning(
     cache: DeviceCache, damage: Callable[[Path], Any]
 ) -> None:
-    cache.write_profiles(PROFILES, measured_at="now")
+    cache.write_profiles(PROFILES, meter="none", measured_at="now")
     damage(cache.path / "profile.json")
     with pytest.warns(UserWarning, match="measuring again"):
-        assert cache.read_profiles() is None
+        assert cache.read_profiles("none") is None
 
 
 def test_an_intact_cache_warns_of_nothing(cache: DeviceCache, bundle: Bundle) -> None:
     cache.build()
-    cache.write_profiles({name: Profile(1.0, 1.0, 1.0, 5) for name in MEDIANS_MS}, measured_at="now")
+    cache.write_profiles({name: Profile(1.0, 1.0, 1.0, 5) for name in MEDIANS_MS}, meter="none", measured_at="now")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         cache.build()
-        assert cache.read_profiles() is not None
+        assert cache.read_profiles("none") is not None
     assert caught == []
 
 
@@ -217,3 +217,9 @@ def test_serving_from_a_warm_cache_never_imports_onnx(bundle_path: Path, tmp_pat
         for _ in range(2)
     ]
     assert said == [b"True", b"False"]
+
+
+def test_a_profile_made_with_another_meter_is_measured_again(cache: DeviceCache) -> None:
+    cache.write_profiles(PROFILES, meter="sim", measured_at="now")
+    assert cache.read_profiles("none") is None
+    assert cache.read_profiles("sim") == PROFILES

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List
 import numpy as np
 import pytest
 
-from tests.supernets import safetensors
+from tests.supernets import safetensors, write_test_bundle
 from wenet_runtime.bundle import (
     GOLDEN,
     MANIFEST,
@@ -249,3 +249,30 @@ def test_an_unreadable_tensor_file_is_refused_by_name(own_bundle: Path, data: by
 def test_datatypes_have_their_numpy_names(bundle: Bundle) -> None:
     names: List[str] = [spec.dtype.name for spec in bundle.manifest.inputs + bundle.manifest.outputs]
     assert names == ["float32", "float32"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m["modes"][0]["accuracy"].update(value=1.5), "impossible accuracy"),
+        (lambda m: m["modes"][0]["accuracy"].update(value=float("nan")), "NaN is no number"),
+        (lambda m: m["modes"][0].update(macs=0), "0 MACs"),
+        (lambda m: m["preprocess"].update(height=28), "the input is another"),
+        (lambda m: m["preprocess"].update(color="CMYK"), "colour 'CMYK'"),
+        (lambda m: m["preprocess"].update(mean=[0.1, 0.2, 0.3]), "3 and 1 numbers for 1 channels"),
+        (lambda m: m["preprocess"].update(std=[0.0]), "impossible"),
+        (lambda m: m.update(max_batch=0), "no batch size"),
+        (lambda m: m.update(outputs=[]), "no outputs"),
+        (lambda m: m.update(labels=["one"]), "1 labels for 10 classes"),
+        (lambda m: m["inputs"][0].update(shape=[-1]), "shape"),
+        (lambda m: m["outputs"].append(m["outputs"][0]), "share a name"),
+    ],
+)
+def test_a_manifest_that_is_not_possible_is_refused(tmp_path: Path, change: Any, said: str) -> None:
+    write_test_bundle(tmp_path / "bundle")
+    path = tmp_path / "bundle" / "manifest.json"
+    members = json.loads(path.read_text())
+    change(members)
+    path.write_text(json.dumps(members))
+    with pytest.raises(BundleError, match=said):
+        Bundle(tmp_path / "bundle")

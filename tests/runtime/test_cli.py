@@ -257,9 +257,11 @@ def ended_by_itself(monkeypatch: pytest.MonkeyPatch, abandoned: int) -> None:
     class Ended:
         def __init__(self, *parts: Any, **how: Any) -> None:
             self.abandoned = abandoned
+            self._on_ready = how["on_ready"]
 
         def run(self, sockets: Any) -> None:
             assert len(sockets) == 1
+            self._on_ready()
 
     monkeypatch.setattr("wenet_runtime.cli.serve.Server", Ended)
 

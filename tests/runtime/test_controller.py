@@ -95,7 +95,7 @@ def test_what_replies_take_after_the_inference_is_predicted_too(bundle: Bundle) 
     found = one.candidate(bundle.mode("m0"), 1)
     assert found.median_ms == pytest.approx(3.0)
     assert found.bound_ms == pytest.approx(8.1)
-    assert found.idle_ms == pytest.approx(1.0)
+    assert found.idle_ms == pytest.approx(3.0)
 
 
 def test_a_floor_leaves_only_modes_that_reach_it(bundle: Bundle) -> None:
@@ -140,10 +140,29 @@ def test_an_energy_budget_is_kept(bundle: Bundle) -> None:
     assert one.energy_mj("m2") == 25.0
 
 
-def test_the_least_time_is_that_of_the_fastest_allowed_mode(bundle: Bundle) -> None:
+def test_one_slow_reply_does_not_refuse_what_follows(bundle: Bundle) -> None:
     one = controller(bundle)
-    assert one.fastest_ms(RequestOptions(), rows=3) == pytest.approx(3.0)
-    assert one.fastest_ms(RequestOptions(mode="m1"), rows=3) == pytest.approx(30.0)
+    one.observe_overhead(500.0)
+    assert choose(one, budget_ms=20.0).mode_id == "m1"
+
+
+def test_what_led_to_a_refusal_is_forgotten_when_in_doubt(bundle: Bundle) -> None:
+    one = controller(bundle)
+    for _ in range(10):
+        one.observe_overhead(500.0)
+    with pytest.raises(BudgetImpossible):
+        choose(one, budget_ms=20.0)
+    one.doubt()
+    assert choose(one, budget_ms=20.0).mode_id == "m1"
+
+
+def test_batches_do_not_teach_what_single_rows_take(bundle: Bundle) -> None:
+    one = controller(bundle)
+    for at in range(20):
+        one.observe("m1", 0.35 * 64 * MEDIANS_MS["m1"], 64, at * 0.01)
+    assert one.slowdown.factor == 1.0
+    assert one.candidate(bundle.mode("m1"), 64).median_ms == pytest.approx(0.5 * 64 * MEDIANS_MS["m1"])
+    assert one.candidate(bundle.mode("m1"), 1).median_ms == pytest.approx(MEDIANS_MS["m1"])
 
 
 def test_a_profile_of_no_time_has_no_tail_and_teaches_nothing(bundle: Bundle) -> None:

@@ -257,3 +257,19 @@ def test_external_data_in_the_topology_is_refused() -> None:
     tensor.external_data.add(key="location", value="weights.bin")
     with pytest.raises(BundleError, match=r"'stem.weight' is external data: refused"):
         materialize(dataclasses.replace(supernet, topology=model.SerializeToString()), uniform(supernet, 4))
+
+
+def test_statistics_that_fit_no_number_are_refused() -> None:
+    supernet = make_supernet()
+    groups = uniform(supernet, 4)
+    name = supernet.norms[0].patterns[1].mean
+    with pytest.raises(BundleError, match="fits no number"):
+        materialize(supernet, groups, {"stem.bn.misnamed": supernet.weights[name]})
+    with pytest.raises(BundleError, match="fits no number"):
+        materialize(supernet, groups, {name: supernet.weights[name][:1]})
+
+
+def test_groups_for_a_layer_that_is_not_there_are_refused() -> None:
+    supernet = make_supernet()
+    with pytest.raises(BundleError, match="no layers of this network"):
+        materialize(supernet, {**uniform(supernet, 4), "ghost": 1})

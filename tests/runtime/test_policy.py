@@ -182,3 +182,13 @@ def test_more_time_never_gives_a_less_accurate_answer(
     by_id = {one.mode_id: one for one in candidates}
     tight, loose = (by_id[select(candidates, one).mode_id] for one in (limits, looser))
     assert loose.accuracy >= tight.accuracy
+
+
+def test_an_energy_budget_that_may_be_exceeded_is_never_why_a_busy_device_refuses() -> None:
+    one = Candidate("m0", 0.9, median_ms=10.0, bound_ms=11.0, idle_ms=10.0, energy_mj=5.0)
+    degraded = select([one], Limits(left_ms=20.0, limit_ms=20.0, energy_mj=1.0))
+    assert (degraded.mode_id, degraded.reason) == ("m0", "degraded")
+    with pytest.raises(InfeasibleBudget):
+        select([one], Limits(left_ms=5.0, limit_ms=20.0, energy_mj=1.0))
+    with pytest.raises(BudgetImpossible, match="the least is 5 mJ"):
+        select([one], Limits(left_ms=20.0, limit_ms=20.0, energy_mj=1.0, on_miss="reject"))

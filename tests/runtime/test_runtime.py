@@ -367,7 +367,7 @@ def test_a_probe_that_fails_leaves_the_engine_s_thread_alive(
     pool = Pool(bundle, backend, lambda mode: b"")
     probed = Runtime(pool, runtime.controller, runtime.meter, warmup={"input": ones(value=7.0)})
     backend.entered.clear()
-    backend.error = EngineError("not now")
+    backend.error = MemoryError("not now")
     probed._queue.wake()
     backend.wait_until_running()
     assert answer(send(probed, mode="m0")).mode_id == "m0"

@@ -12,7 +12,7 @@ from tests.runtime.fakes import PATIENCE_S, SLOW_MS, Client, SettableBackend, ch
 from wenet_runtime import errors
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.meters.sim import SimMeter
-from wenet_runtime.service.app import create_app
+from wenet_runtime.service.app import DECODE_HERE_BYTES, create_app
 from wenet_runtime.service.options import Defaults
 from wenet_runtime.service.problems import PROBLEMS
 
@@ -291,10 +291,14 @@ def test_a_connection_that_ends_within_the_body_runs_nothing(held_client: Client
 
 @pytest.mark.parametrize("error", [errors.EngineError("CUDA error at 0x7f00 in /opt/engine.py"), KeyError("secret")])
 def test_our_own_defect_is_internal_and_keeps_its_details_to_itself(
-    held_client: Client, backend: SettableBackend, error: Exception
+    held_client: Client, backend: SettableBackend, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend.error = error
-    members = check_problem(held_client.infer(), "internal", 500)
+    response = held_client.infer(headers={"X-Request-Id": "r-17"})
+    members = check_problem(response, "internal", 500)
+    assert float(response.headers["wenet-latency-ms"]) > 0
+    assert "r-17" in caplog.text  # what the client reports leads to the traceback
+    assert type(error).__name__ in caplog.text
     assert "request id" in members["detail"]
     assert "CUDA" not in json.dumps(members)
     assert held_client.infer().status_code == 200
@@ -312,6 +316,34 @@ def test_a_draining_server_is_not_ready_and_then_refuses_but_lives(held_client: 
     check_problem(held_client.infer(), "draining", 503)
     live = held_client.get("/v2/health/live")
     assert (live.status_code, live.json()) == (200, {"live": True})
+
+
+def test_a_server_whose_engine_thread_is_gone_is_not_ready(held_client: Client) -> None:
+    assert held_client.service is not None
+    assert held_client.service.runtime.close()
+    held_client.service.runtime.draining = False
+    held_client.service.runtime.pool._engines["m0"] = None  # type: ignore[assignment]
+    check_problem(held_client.get("/v2/health/ready"), "not-ready", 503)
+    held_client.service.runtime.pool._engines.clear()
+
+
+def test_under_reject_a_late_answer_teaches_what_replies_take(
+    held_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert held_client.service is not None
+    learned: List[float] = []
+    monkeypatch.setattr(held_client.service.runtime.controller, "observe_overhead", learned.append)
+    monkeypatch.setattr("wenet_runtime.service.app._must_be_timely", lambda *of: True)
+    monkeypatch.setattr("wenet_runtime.service.app._met", lambda *of: False)
+    response = held_client.infer(headers={"WeNet-Budget-Ms": "5000", "WeNet-On-Miss": "reject"})
+    check_problem(response, "deadline-exceeded", 504)
+    assert len(learned) == 1
+
+
+def test_a_large_body_is_decoded_beside_the_event_loop(client: Client) -> None:
+    body = json.dumps(v2_body(ones(8)), indent=64).encode()
+    assert len(body) > DECODE_HERE_BYTES
+    assert client.infer(content=body, headers={"Content-Type": "application/json"}).status_code == 200
 
 
 def test_a_server_without_a_loaded_mode_is_not_ready(held_client: Client) -> None:

@@ -7,7 +7,15 @@ import pytest
 
 from tests.runtime.fakes import Client
 from wenet_runtime.bundle import Bundle
-from wenet_runtime.errors import BudgetImpossible, BundleError, EngineError, MeterError, SettingsError, UnknownMode
+from wenet_runtime.errors import (
+    BudgetImpossible,
+    BundleError,
+    EnergyUnavailable,
+    EngineError,
+    MeterError,
+    SettingsError,
+    UnknownMode,
+)
 from wenet_runtime.service.daemon import (
     allowed_hosts,
     check_bind,
@@ -73,6 +81,8 @@ def test_the_daemon_s_own_options_are_each_request_s_default(bundle_path: Path, 
     [
         ({"budget_ms": 0.001}, BudgetImpossible, "meets --budget-ms 0.001 on this device: the fastest, m0, takes"),
         ({"min_accuracy": 0.95}, BudgetImpossible, "accuracy 0.95: the best is m2"),
+        ({"budget_mj": 5.0}, EnergyUnavailable, "choose --meter"),
+        ({"budget_mj": 0.001, "meter": "sim", "on_miss": "reject"}, BudgetImpossible, "--budget-mj 0.001"),
         ({"mode": "m9"}, UnknownMode, "no mode 'm9'"),
         ({"engine": "abacus"}, EngineError, "unknown engine 'abacus': known are ort, sim"),
         ({"meter": "thumb"}, MeterError, "unknown meter 'thumb': known are none, sim"),

@@ -12,6 +12,7 @@ from wenet_runtime.cli.flags import with_settings
 from wenet_runtime.errors import (
     BudgetImpossible,
     BundleError,
+    EnergyUnavailable,
     EngineError,
     MeterError,
     SettingsError,
@@ -30,6 +31,7 @@ _EXITS = (
     (BundleError, EXIT_BUNDLE),
     (BudgetImpossible, EXIT_BUDGET),
     (MeterError, EXIT_METER),
+    (EnergyUnavailable, EXIT_METER),
     (SettingsError, EXIT_USAGE),
     (UnknownMode, EXIT_USAGE),
     (EngineError, EXIT_FAILURE),
@@ -144,7 +146,7 @@ def profile(flags: Dict[str, Any], config: Optional[Path]) -> None:
         from wenet_runtime.service.daemon import open_device
 
         device = open_device(settings, progress, profile_again=True)
-        device.pool.close()
+        device.close()
         _print_modes(device.bundle, device.profiles)
 
     _guarded(action)

@@ -29,9 +29,9 @@ def serve_until_drained(settings: Settings) -> None:
             port=settings.port,
             drain_delay_s=settings.drain_delay_s,
             drain_timeout_s=settings.drain_timeout_s,
+            on_ready=lambda: _announce(daemon, settings, listener.getsockname()[1]),
         )
-        _listen(listener, settings)  # before the announcement, whose readers shall not be turned away
-        _announce(daemon, settings, listener.getsockname()[1])
+        _listen(listener, settings)
         server.run(sockets=[listener])
     finished = daemon.runtime.close(timeout_s=0.0 if server.abandoned else settings.drain_timeout_s)
     if server.abandoned or not finished:

@@ -1,13 +1,14 @@
 """The application: routes, and the straight line of one inference request."""
 
 import asyncio
+import logging
 import math
 import time
-from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any, Dict, FrozenSet, List, Optional
 
 from fastapi import FastAPI, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -26,6 +27,10 @@ from wenet_runtime.service.replies import encode, response, result_headers, resu
 
 # Most answers come sooner than this; only a request that waits longer is watched for its client leaving.
 WATCH_AFTER_S = 0.02
+# Decoding a small body is quicker than handing it to another thread.
+DECODE_HERE_BYTES = 64 << 10
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,8 @@ def create_app(service: Service, *, hosts: Optional[FrozenSet[str]] = None) -> A
     async def ready(request: Request) -> Response:
         if service.runtime.draining:
             raise Problem("draining", "the server is shutting down")
-        if not service.runtime.pool.resident:
-            raise Problem("not-ready", "no mode is loaded")
+        if not service.runtime.pool.resident or not service.runtime.alive:
+            raise Problem("not-ready", "no mode can answer: restart the server")
         return _json_response({"ready": True, "live": True})
 
     app.add_exception_handler(Exception, _on_error)
@@ -108,11 +113,11 @@ async def _infer(service: Service, request: Request) -> Response:
     except ClientGone:
         service.metrics.cancelled()
         return Response(status_code=499)  # nobody reads it
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - every failure is counted and answered as a problem
         problem = problem_of(error)
         service.metrics.failed(problem.slug)
-        if problem.slug == "internal":
-            raise  # the server logs it with its traceback; the client gets `internal`
+        if problem.slug == "internal":  # the client is told its request's id, the log why
+            _LOG.exception("request %s failed", request.scope["wenet.request_id"])
         latency_ms = (time.monotonic() - request.scope["wenet.start_s"]) * 1e3
         problem.headers["WeNet-Latency-Ms"] = f"{latency_ms:.3f}"
         problem.headers["Server-Timing"] = f"total;dur={latency_ms:.3f}"
@@ -126,7 +131,11 @@ async def _answer(service: Service, request: Request) -> Response:
     media = media_type(request)
     body = await read_body(request)
     received_s = time.monotonic()
-    decoded = decode(media, body, request.headers.get("inference-header-content-length"), manifest)
+    length = request.headers.get("inference-header-content-length")
+    if len(body) <= DECODE_HERE_BYTES:
+        decoded = decode(media, body, length, manifest)
+    else:
+        decoded = await run_in_threadpool(decode, media, body, length, manifest)
     options = request_options(headers, parameter_options(decoded.parameters), service.defaults)
     wanted = wanted_reply(
         request, manifest, outputs=decoded.outputs, raw=decoded.raw_reply, request_id=decoded.request_id
@@ -144,6 +153,7 @@ async def _answer(service: Service, request: Request) -> Response:
     # The body is encoded: the headers and the verdict are those of now.
     now_s = time.monotonic()
     latency_ms = (now_s - start_s) * 1e3
+    service.runtime.controller.observe_overhead((now_s - result.finished_s) * 1e3)
     met = _met(result, options, deadline, now_s)
     if met is False and _must_be_timely(options, deadline, now_s):
         raise DeadlineExceeded(
@@ -153,7 +163,6 @@ async def _answer(service: Service, request: Request) -> Response:
         )
     parameters = result_parameters(result, latency_ms=latency_ms, met=met)
     timing = _server_timing(start_s, received_s, decoded_s, result, encoding_s, now_s, rows)
-    service.runtime.controller.observe_overhead((now_s - result.finished_s) * 1e3)
     service.metrics.answered(result, latency_ms=latency_ms, rows=rows, met=met)
     return response(content, {**content_headers, **result_headers(parameters, timing)})
 
@@ -205,10 +214,7 @@ async def _run(
     await asyncio.wait({answer}, timeout=min(left_s, WATCH_AFTER_S))
     gone = not answer.done() and await _client_left(request, answer, deadline)
     if answer.done():
-        try:
-            return answer.result()
-        except CancelledError:
-            raise DeadlineExceeded("the request was cancelled", executed=False) from None
+        return answer.result()
     # Expired or left alone: what still waits is taken out and never runs, what runs is waited for.
     if work.cancel():
         answer.cancel()

@@ -11,7 +11,7 @@ from wenet_runtime.bundle import Bundle
 from wenet_runtime.controller import Controller
 from wenet_runtime.engines import ENGINES
 from wenet_runtime.engines.base import Backend
-from wenet_runtime.errors import BudgetImpossible, EngineError, MeterError, SettingsError, WeNetError
+from wenet_runtime.errors import BudgetImpossible, EnergyUnavailable, EngineError, MeterError, SettingsError
 from wenet_runtime.meters import METERS
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.pool import Pool, golden_inputs
@@ -43,6 +43,11 @@ class Device:
     meter: Meter
     profiles: Dict[str, Profile]
 
+    def close(self) -> None:
+        """Free the engines and stop the meter."""
+        self.pool.close()
+        self.meter.close()
+
 
 def open_cache(settings: Settings) -> DeviceCache:
     """The cache of this bundle on this device, engines not loaded. Raises `BundleError`, `EngineError`."""
@@ -71,7 +76,7 @@ def open_device(settings: Settings, progress: Progress = _silent, *, profile_aga
     meter: Meter = load(METERS, settings.meter, kind="meter", error=MeterError)()
     cache = _cache(settings, bundle, backend)
     pool = Pool(bundle, backend, cache.model, progress)
-    profiles = None if profile_again else cache.read_profiles()
+    profiles = None if profile_again else cache.read_profiles(meter.source)
     if profiles is None:
         profiles = measure(
             pool.engines,
@@ -81,7 +86,7 @@ def open_device(settings: Settings, progress: Progress = _silent, *, profile_aga
             progress=lambda done, total: progress("profiling", done, total),
         )
         measured_at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        cache.write_profiles(profiles, measured_at=measured_at)
+        cache.write_profiles(profiles, meter=meter.source, measured_at=measured_at)
     return Device(bundle, cache, pool, meter, profiles)
 
 
@@ -99,34 +104,41 @@ def open_daemon(settings: Settings, progress: Progress = _silent) -> Daemon:
 
     Raises:
         BudgetImpossible: the settings' own budget is met by no mode on this device.
+        EnergyUnavailable: the settings give an energy budget and nothing knows the energy.
         SettingsError: the bind address needs authentication; see `check_bind`.
     """
     check_bind(settings)
     device = open_device(settings, progress)
     controller = Controller(device.bundle.modes, device.profiles, settings.attainment)
-    defaults = Defaults(settings.budget_ms, settings.budget_mj, settings.min_accuracy, settings.mode, settings.on_miss)
+    defaults = Defaults(
+        settings.budget_ms,
+        settings.budget_mj,
+        settings.min_accuracy,
+        settings.mode,
+        settings.on_miss,
+        settings.priority,
+    )
     try:
         _check_feasible(controller, settings)
-    except WeNetError:
-        device.pool.close()
-        device.meter.close()
+        if device.bundle.manifest.preprocess is not None:
+            warm_up(device.bundle.manifest.preprocess)
+        runtime = Runtime(
+            device.pool,
+            controller,
+            device.meter,
+            max_queue=settings.max_queue,
+            warmup=golden_inputs(device.bundle, rows=1),
+            engine_core=settings.engine_core,
+        )
+    except BaseException:
+        device.close()
         raise
-    runtime = Runtime(
-        device.pool,
-        controller,
-        device.meter,
-        max_queue=settings.max_queue,
-        warmup=golden_inputs(device.bundle, rows=1),
-        engine_core=settings.engine_core,
-    )
-    if device.bundle.manifest.preprocess is not None:
-        warm_up(device.bundle.manifest.preprocess)
     service = Service(device.bundle, runtime, Metrics(device.bundle, runtime), defaults)
     return Daemon(device.bundle, runtime, create_app(service, hosts=allowed_hosts(settings)))
 
 
 def _check_feasible(controller: Controller, settings: Settings) -> None:
-    """A budget that no mode meets even when idle would refuse every request: say so at the start."""
+    """Budgets that no mode meets even when idle would refuse every request: say so at the start."""
     options = RequestOptions(budget=Budget(min_accuracy=settings.min_accuracy), mode=settings.mode)
     allowed = controller.allowed(options)
     fastest = min(allowed, key=lambda mode: controller.profiles[mode.id].p50_ms)
@@ -136,6 +148,14 @@ def _check_feasible(controller: Controller, settings: Settings) -> None:
             f"no allowed mode meets --budget-ms {settings.budget_ms:g} on this device: "
             f"the fastest, {fastest.id}, takes {fastest_ms:.3g} ms"
         )
+    if settings.budget_mj is not None:
+        energies = [energy for energy in (controller.energy_mj(mode.id) for mode in allowed) if energy is not None]
+        if not energies:
+            raise EnergyUnavailable("--budget-mj needs a source of energy and this device has none: choose --meter")
+        if settings.on_miss == "reject" and min(energies) > settings.budget_mj:
+            raise BudgetImpossible(
+                f"no allowed mode meets --budget-mj {settings.budget_mj:g}: the least takes {min(energies):.3g} mJ"
+            )
 
 
 def is_loopback(host: str) -> bool:

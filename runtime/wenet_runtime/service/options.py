@@ -38,6 +38,7 @@ class Defaults:
     min_accuracy: Optional[float] = None
     mode: Optional[str] = None
     on_miss: str = "degrade"
+    priority: int = 2
 
 
 def header_options(request: Request) -> Dict[str, Any]:
@@ -150,9 +151,9 @@ def request_options(headers: Mapping[str, Any], parameters: Mapping[str, Any], d
             ),
             mode=given.get("mode", defaults.mode),
             on_miss=given.get("on_miss", defaults.on_miss),
-            priority=given.get("priority", 2),
+            priority=given.get("priority", defaults.priority),
             protocol_ms=min(protocol) if protocol else None,
         )
     except BudgetError as error:
-        slug = "bad-header" if headers else "malformed-request"
-        raise Problem(slug, str(error)) from None
+        option = str(error).split(" ", 1)[0]  # every such message begins with the option's name
+        raise Problem("bad-header" if option in headers else "malformed-request", str(error)) from None

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from types import FrameType
-from typing import Optional
+from typing import Callable, Optional
 
 import uvicorn
 
@@ -13,6 +13,7 @@ from wenet_runtime.service.envelope import App
 
 IDLE_CONNECTION_S = 30
 POLL_S = 0.01
+REPLY_S = 2  # for replies to leave once their inference is done
 
 
 class Server(uvicorn.Server):
@@ -23,7 +24,15 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, app: App, runtime: Runtime, *, host: str, port: int, drain_delay_s: float, drain_timeout_s: float
+        self,
+        app: App,
+        runtime: Runtime,
+        *,
+        host: str,
+        port: int,
+        drain_delay_s: float,
+        drain_timeout_s: float,
+        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -36,12 +45,13 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=IDLE_CONNECTION_S,
-                timeout_graceful_shutdown=int(max(1, drain_timeout_s)),
+                timeout_graceful_shutdown=REPLY_S,
             )
         )
         self._runtime = runtime
         self._delay_s = drain_delay_s
         self._timeout_s = drain_timeout_s
+        self._on_ready = on_ready
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._drain: Optional[asyncio.Task[None]] = None
         self.abandoned = 0
@@ -50,6 +60,12 @@ class Server(uvicorn.Server):
         """Serve until drained."""
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets=sockets)  # type: ignore[arg-type]
+        self.abandoned = self._runtime.pending
+
+    async def startup(self, sockets: "Optional[list[object]]" = None) -> None:  # type: ignore[override]
+        """Begin to serve; signals are handled from here on, so now it may be announced."""
+        await super().startup(sockets=sockets)  # type: ignore[arg-type]
+        self._on_ready()
 
     def handle_exit(self, sig: int, frame: Optional[FrameType]) -> None:
         """Signal handler: drain on the first signal, exit on the second."""
@@ -70,5 +86,4 @@ class Server(uvicorn.Server):
         end = asyncio.get_running_loop().time() + self._timeout_s
         while self._runtime.pending and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(POLL_S)
-        self.abandoned = self._runtime.pending
         self.should_exit = True
