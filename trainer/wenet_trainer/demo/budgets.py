@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 from statistics import median
 
 from wenet_trainer.demo.daemon import Answer, Client
@@ -49,8 +50,8 @@ def post_all(
         name=name,
         budget_ms=budget_ms,
         modes=dict(Counter(answer.mode or "refused" for answer in answers).most_common()),
-        latency_ms=median(latencies),
-        p99_ms=latencies[int(0.99 * (len(latencies) - 1))],
+        latency_ms=median(latencies) if latencies else nan,
+        p99_ms=latencies[int(0.99 * (len(latencies) - 1))] if latencies else nan,
         met_share=None if budget_ms is None else sum(answer.met is True for answer in answers) / len(answers),
         accuracy=correct / len(answers),
     )

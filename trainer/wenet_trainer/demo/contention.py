@@ -44,14 +44,14 @@ def _burn(core: int) -> None:
 
 
 @contextmanager
-def load(core: int, processes: int = PROCESSES) -> Iterator[None]:
-    """Keep a core busy with other processes."""
+def load(core: int, processes: int = PROCESSES) -> Iterator[list[int]]:
+    """Keep a core busy with other processes, whose ids it yields."""
     context = multiprocessing.get_context("spawn")
     hogs = [context.Process(target=_burn, args=(core,), daemon=True) for _ in range(processes)]
     for hog in hogs:
         hog.start()
     try:
-        yield
+        yield [hog.pid for hog in hogs if hog.pid is not None]
     finally:
         for hog in hogs:
             hog.kill()

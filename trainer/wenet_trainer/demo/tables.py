@@ -8,6 +8,7 @@ from rich.table import Table
 
 from wenet_trainer.demo.budgets import Outcome
 from wenet_trainer.demo.contention import PROCESSES, Slice
+from wenet_trainer.demo.goals import Goal
 
 
 def print_modes(console: Console, modes: Sequence[dict[str, Any]]) -> None:
@@ -59,6 +60,16 @@ def print_outcomes(console: Console, outcomes: Sequence[Outcome], count: int) ->
             "–" if outcome.met_share is None else f"{100 * outcome.met_share:.1f} %",
             f"{100 * outcome.accuracy:.1f} %",
         )
+    console.print(table)
+
+
+def print_goals(console: Console, goals: Sequence[Goal]) -> None:
+    """What the demo must show, and whether it did."""
+    table = Table(title="goals")
+    for column in ("goal", "found", "wanted", "met"):
+        table.add_column(column)
+    for goal in goals:
+        table.add_row(goal.name, goal.found, goal.wanted, "yes" if goal.met else "[bold]MISSED[/bold]")
     console.print(table)
 
 
