@@ -22,12 +22,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number against its goal. `how` says in a line how it was taken."""
+    """One measured number against its goal, if it has one. `how` says in a line how it was taken."""
 
     value: float
     unit: str
-    goal: str
-    met: bool
+    goal: str | None
+    met: bool | None
     how: str
 
 
@@ -39,6 +39,11 @@ class Arguments:
     out: Path | None
     bundle: Path
     seed: int
+
+
+def reported(value: float, unit: str, how: str) -> Figure:
+    """A figure without a goal, beside which the others are read."""
+    return Figure(value, unit, None, None, how)
 
 
 def at_most(value: float, limit: float, unit: str, how: str) -> Figure:
@@ -83,8 +88,8 @@ def run(name: str, question: str, measure: Callable[[Arguments], Measured]) -> N
         write_atomic(arguments.out, (text + "\n").encode())
     print(text)
     for key, figure in figures.items():
-        verdict = "met" if figure.met else "MISSED"
-        print(f"{key}: {figure.value:.4g} {figure.unit} (goal {figure.goal}): {verdict}", file=sys.stderr)
+        verdict = "" if figure.goal is None else f" (goal {figure.goal}): {'met' if figure.met else 'MISSED'}"
+        print(f"{key}: {figure.value:.4g} {figure.unit}{verdict}", file=sys.stderr)
 
 
 def machine() -> dict[str, Any]:

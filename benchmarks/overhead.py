@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import ROOT, Arguments, Figure, Measured, at_most, run
+from benchmarks.common import ROOT, Arguments, Measured, at_most, reported, run
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.engines.ort import OrtBackend, OrtEngine
 from wenet_runtime.materialize import Supernet, materialize
@@ -74,9 +74,9 @@ def measure(arguments: Arguments) -> Measured:
     how = f"medians of {count} interleaved requests, raw tensor of {values.nbytes} bytes, mode {mode.id}"
     figures = {
         "added_ratio": at_most(ours / theirs, 2.0, "x", f"(wenet - session) / (bare - session), {how}"),
-        "added_ms": Figure(ours, "ms", "reported", True, how),
-        "bare_added_ms": Figure(theirs, "ms", "reported", True, how),
-        "session_ms": Figure(medians["session"], "ms", "reported", True, how),
+        "added_ms": reported(ours, "ms", how),
+        "bare_added_ms": reported(theirs, "ms", how),
+        "session_ms": reported(medians["session"], "ms", how),
     }
     return figures, {f"{way}_ms": times for way, times in samples.items()}
 

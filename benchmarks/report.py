@@ -14,8 +14,9 @@ def table(paths: list[Path]) -> str:
         where = f"{result['machine']['processor']}, {result['machine']['cores']} cores"
         for name, figure in result["figures"].items():
             value = f"{figure['value']:.4g} {figure['unit']}"
-            met = "yes" if figure["met"] else "**no**"
-            rows.append(f"| {result['benchmark']}{quick} | {name} | {value} | {figure['goal']} | {met} | {where} |")
+            met = {True: "yes", False: "**no**", None: "–"}[figure["met"]]
+            goal = figure["goal"] or "–"
+            rows.append(f"| {result['benchmark']}{quick} | {name} | {value} | {goal} | {met} | {where} |")
     return "\n".join(rows)
 
 
