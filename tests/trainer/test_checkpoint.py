@@ -26,6 +26,15 @@ def test_a_checkpoint_rebuilds_the_network(path):
     assert found.optimizer["step.conv.weight"] == 3.0
 
 
+def test_the_weights_hash_survives_the_file_and_changes_with_one_value(path):
+    found = read_checkpoint(path)
+    assert found.weights_sha256() == read_checkpoint(path).weights_sha256()
+    assert Checkpoint(found.recipe, 9, (), found.network().state_dict(), {}).weights_sha256() == found.weights_sha256()
+    weights = {name: value.clone() for name, value in found.weights.items()}
+    weights["head.bias"][3] += 1e-3
+    assert Checkpoint(found.recipe, 2, (), weights, {}).weights_sha256() != found.weights_sha256()
+
+
 @pytest.mark.parametrize("length", [0, 7, 100, -100])
 def test_a_truncated_file_is_refused_by_name(path, length):
     path.write_bytes(path.read_bytes()[:length])

@@ -1,6 +1,8 @@
+import torch
 from torch import nn
 
 from wenet_trainer.cost import measure_costs
+from wenet_trainer.layers import WeightEnabledConv2d, WeightEnabledLinear
 from wenet_trainer.models import build
 from wenet_trainer.space import SearchSpace
 
@@ -40,3 +42,48 @@ def test_the_smallest_demo_mode_costs_at_most_a_third():
     net = build("digits_resnet")
     costs, space = measure_costs(net, (1, 32, 32)), SearchSpace.of(net)
     assert costs.macs(space.smallest()) <= 0.35 * costs.macs(space.full())
+
+
+class Repeats(nn.Module):
+    """Calls a switched and a plain layer twice, the second time at half the size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = WeightEnabledConv2d(16, 16, 3, padding=1, bias=True)
+        self.plain = nn.Conv2d(16, 16, 1, bias=False)
+
+    def forward(self, x):
+        x = self.plain(self.conv(x))
+        return self.plain(self.conv(x[:, :, ::2, ::2]))
+
+
+def test_a_layer_that_is_called_twice_costs_both_calls_and_its_parameters_once():
+    costs = measure_costs(Repeats(), (16, 8, 8))
+    positions = 8 * 8 + 4 * 4
+    assert costs.layers["conv"].positions == positions
+    assert costs.macs({"conv": 1}) == positions * (16 * 16 * 9 + 16 * 16)
+    assert costs.macs({"conv": 4}) == positions * (16 * 16 * 9 // 4 + 16 * 16)
+    assert costs.params({"conv": 1}) == 16 * 16 * 9 + 16 + 16 * 16
+
+
+class Tokens(nn.Module):
+    """Dense layers over (N, T, in), and over (N, H, W, in)."""
+
+    def __init__(self, folded) -> None:
+        super().__init__()
+        self.hidden = WeightEnabledLinear(16, 32)
+        self.head = nn.Linear(32, 10)
+        self.folded = folded
+
+    def forward(self, x):
+        tokens = x.movedim(1, -1)
+        return self.head(self.hidden(tokens.flatten(1, 2) if self.folded else tokens))
+
+
+def test_a_dense_layer_costs_its_weights_once_per_token():
+    for folded in (True, False):
+        net = Tokens(folded)
+        assert net(torch.zeros(1, 16, 5, 7)).dim() == (3 if folded else 4)
+        costs = measure_costs(net, (16, 5, 7))
+        assert costs.layers["hidden"].positions == 35
+        assert costs.macs({"hidden": 2}) == 35 * (16 * 32 // 2 + 32 * 10)

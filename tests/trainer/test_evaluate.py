@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from wenet_trainer.errors import NetworkError
-from wenet_trainer.evaluate import accuracy, logits, recalibrate, recalibrated, wilson
+from wenet_trainer.evaluate import accuracy, effective_images, logits, recalibrate, recalibrated, wilson
 from wenet_trainer.space import SearchSpace
 from wenet_trainer.supernet import set_active
 
@@ -17,6 +17,57 @@ def test_the_wilson_interval_is_the_closed_form():
     assert wilson(10, 10).ci_high == pytest.approx(1.0)
     with pytest.raises(NetworkError, match="3 correct of 0 images"):
         wilson(3, 0)
+
+
+def interval(right, origins):
+    found = wilson(int(right.sum()), len(right), effective_images(right, origins))
+    return found.ci_low, found.ci_high
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 17, 50, 100])
+def test_copies_of_images_give_the_interval_of_the_unique_ones(wrong):
+    right = np.arange(100) >= wrong
+    plain = wilson(100 - wrong, 100)
+    shuffled = np.random.default_rng(0).permutation(400)
+    copied = interval(np.repeat(right, 4)[shuffled], np.repeat(np.arange(100), 4)[shuffled])
+    assert copied == pytest.approx((plain.ci_low, plain.ci_high))
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 17, 100])
+def test_images_that_share_no_original_give_the_plain_interval(wrong):
+    right = np.arange(100) >= wrong
+    plain = wilson(100 - wrong, 100)
+    assert effective_images(right, None) == 100
+    assert interval(right, np.arange(100) * 7) == pytest.approx((plain.ci_low, plain.ci_high))
+
+
+def test_views_that_go_partly_together_count_between_originals_and_views():
+    rng = np.random.default_rng(0)
+    origins = np.repeat(np.arange(300), 4)
+    chance = np.repeat(rng.choice([0.6, 0.99], 300), 4)
+    assert 300 < effective_images(rng.random(1200) < chance, origins) < 1150
+    # Two views of an original that differ on purpose are no more than two images.
+    assert effective_images(np.tile([True, False], 50), np.repeat(np.arange(50), 2)) == 100
+
+
+def test_the_intervals_coverage_holds_for_correlated_views():
+    rng, origins, held = np.random.default_rng(0), np.repeat(np.arange(200), 4), 0
+    for _ in range(500):
+        right = rng.random(800) < np.repeat(rng.choice([0.7, 1.0], 200), 4)  # 0.85 on average
+        low, high = interval(right, origins)
+        held += low <= 0.85 <= high
+    assert 0.92 <= held / 500 <= 0.98
+
+
+def test_accuracy_widens_its_interval_for_views_but_counts_them_all(tiny):
+    config = SearchSpace.of(tiny).full()
+    x = torch.randn(40, 1, 32, 32).repeat_interleave(3, 0)
+    labels = np.repeat(logits(tiny, x[::3]).argmax(1).numpy(), 3)
+    labels[:30] = (labels[:30] + 5) % 10
+    views = accuracy(tiny, config, x, labels, np.repeat(np.arange(40), 3))
+    assert (views.value, views.images) == (0.75, 120)
+    assert (views.ci_low, views.ci_high) == pytest.approx((wilson(30, 40).ci_low, wilson(30, 40).ci_high))
+    assert accuracy(tiny, config, x, labels) == wilson(90, 120)
 
 
 def test_accuracy_counts_right_answers_of_the_configuration(tiny):

@@ -19,6 +19,7 @@ from wenet_trainer.export import TOLERANCE, export_bundle, relative_deviation, t
 from wenet_trainer.recipe import Recipe
 from wenet_trainer.space import SearchSpace
 from wenet_trainer.topology import describe
+from wenet_trainer.train import train
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def checkpoint(tiny):
 
 @pytest.fixture
 def frontier(checkpoint, tmp_path):
-    return find_frontier(checkpoint, tmp_path / "f.json", keep=4, search_images=64, rounds=3, quiet=True)
+    return find_frontier(checkpoint, tmp_path / "f.json", keep=4, search_images=64, draws=16, rounds=3, quiet=True)
 
 
 def test_twenty_random_configurations_answer_as_torch_does(supernet):
@@ -96,3 +97,14 @@ def test_a_frontier_of_another_network_is_refused(checkpoint, frontier, tmp_path
     wrong = dataclasses.replace(frontier, modes=(foreign,))
     with pytest.raises(ExportError, match=r"does not fit this checkpoint \(layers \['conv'\]\)"):
         export_bundle(checkpoint, wrong, tmp_path / "bundle", quiet=True)
+
+
+def test_a_frontier_found_before_further_training_is_refused(tmp_path):
+    recipe = Recipe(data=FEW, model="tiny", epochs=2, batch=32)
+    early = train(recipe, tmp_path / "run", stop_after=1, quiet=True)
+    frontier = find_frontier(early, tmp_path / "f.json", keep=2, search_images=32, draws=2, rounds=2, quiet=True)
+    later = train(recipe, tmp_path / "run", quiet=True)
+    with pytest.raises(ExportError, match=r"this checkpoint has \w{12} after 2 epochs.*explore this checkpoint again"):
+        export_bundle(later, frontier, tmp_path / "bundle", quiet=True)
+    assert not (tmp_path / "bundle").exists()
+    export_bundle(early, frontier, tmp_path / "bundle", quiet=True)

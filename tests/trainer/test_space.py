@@ -22,6 +22,8 @@ def test_uniform_configurations_are_clipped_per_layer():
     assert space.full() == GroupConfig({"a": 1, "b": 1})
     assert space.smallest() == GroupConfig({"a": 16, "b": 2})
     assert len(space.uniforms()) == 5
+    with pytest.raises(NetworkError, match="at least 1, got 0"):
+        space.uniform(0)
 
 
 def test_sampling_draws_every_level_of_every_knob_and_follows_the_seed():

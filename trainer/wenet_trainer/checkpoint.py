@@ -4,6 +4,7 @@ A single safetensors file with JSON in its metadata, so a kill can never leave w
 beside settings of another. No random state is kept, because every draw follows from (seed, epoch).
 """
 
+import hashlib
 import json
 import struct
 from collections.abc import Mapping
@@ -59,6 +60,15 @@ class Checkpoint:
                 "was the model's code changed since?"
             ) from None
         return net
+
+    def weights_sha256(self) -> str:
+        """SHA-256 over names, types, shapes and values of all weights: what a frontier belongs to."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.weights.items()):
+            array = value.detach().cpu().contiguous().numpy()
+            digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

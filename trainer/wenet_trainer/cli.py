@@ -10,7 +10,7 @@ from wenet_runtime.errors import WeNetError
 from wenet_trainer import __version__
 from wenet_trainer.recipe import Recipe
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 Out = Annotated[Path, typer.Option(help="Directory of this run: checkpoint, frontier, picture.")]
 RUN = Path("run")
@@ -77,6 +77,8 @@ def explore(
         search_images=search_images,
     )  # fmt: skip
     plot_frontier(frontier, out / "frontier.png")
+    for note in frontier.notes:
+        typer.echo(note)
     for mode in frontier.modes:
         typer.echo(
             f"{mode.id}: {100 * mode.accuracy.value:.1f} % "

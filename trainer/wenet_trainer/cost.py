@@ -4,6 +4,7 @@ The paper writes the input's size; where a stride shrinks the output, every weig
 *output* position, so the output's size is what counts.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from wenet_trainer.supernet import weight_enabled
 class LayerCost:
     """One layer at one group: what equation (2) needs, divided by the groups in (3)."""
 
-    positions: int  # output height × width
+    positions: int  # how often an image uses every weight: output height × width, or tokens; over all calls
     weights: int  # of the full layer
     other_params: int  # bias: never shrinks
 
@@ -51,18 +52,20 @@ class Costs:
 def measure_costs(net: nn.Module, input_shape: tuple[int, ...]) -> Costs:
     """Record every layer's output size in one forward of one image, then costs are arithmetic.
 
+    A layer that the forward calls several times counts every call.
+
     Args:
         net: the supernet; its training flag and statistics are left as they were.
         input_shape: (C, H, W) of one input.
     """
-    positions: dict[str, int] = {}
+    positions: Counter[str] = Counter()
     counted = (nn.Conv2d, nn.Linear)
 
-    def record(name: str, output: Tensor) -> None:
-        positions[name] = int(output[0, 0].numel()) if output.dim() == 4 else int(output[0, ..., 0].numel())
+    def record(name: str, module: nn.Conv2d | nn.Linear, output: Tensor) -> None:
+        positions[name] += output.numel() // len(module.weight)  # there is one image, so the rest are positions
 
     hooks = [
-        module.register_forward_hook(lambda _m, _i, output, name=name: record(name, output))
+        module.register_forward_hook(lambda module, _inputs, output, name=name: record(name, module, output))
         for name, module in net.named_modules()
         if isinstance(module, counted)
     ]
@@ -81,9 +84,9 @@ def measure_costs(net: nn.Module, input_shape: tuple[int, ...]) -> Costs:
     for name, module in net.named_modules():
         if isinstance(module, WeightEnabled):
             bias = 0 if module.bias is None else module.bias.numel()
-            layers[name] = LayerCost(positions.get(name, 0), module.weight.numel(), bias)
+            layers[name] = LayerCost(positions[name], module.weight.numel(), bias)
         elif isinstance(module, counted):
-            fixed_macs += positions.get(name, 0) * module.weight.numel()
+            fixed_macs += positions[name] * module.weight.numel()
     in_use = {id(p) for module in switched.values() for p in module.parameters()}
     for module in net.modules():
         if isinstance(module, SwitchableBatchNorm2d):

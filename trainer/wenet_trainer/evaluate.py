@@ -16,14 +16,48 @@ from wenet_trainer.supernet import active_norms, set_active
 BATCH = 256
 
 
-def wilson(correct: int, images: int, z: float = 1.959964) -> Accuracy:
-    """An accuracy with its 95 % Wilson interval (Wilson 1927), which stays inside 0–1."""
+def wilson(correct: int, images: int, effective: float | None = None, z: float = 1.959964) -> Accuracy:
+    """An accuracy with its 95 % Wilson interval (Wilson 1927), which stays inside 0–1.
+
+    Args:
+        correct: right answers.
+        images: answers.
+        effective: how many independent images they are worth, see `effective_images`; all by default.
+        z: half width of the interval in standard deviations.
+    """
     if not 0 <= correct <= images or images == 0:
         raise NetworkError(f"{correct} correct of {images} images is no accuracy: give at least one image")
-    share = correct / images
-    centre = (share + z * z / (2 * images)) / (1 + z * z / images)
-    half = z / (1 + z * z / images) * sqrt(share * (1 - share) / images + z * z / (4 * images * images))
+    share, n = correct / images, effective or images
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return Accuracy(share, max(0.0, centre - half), min(1.0, centre + half), images)
+
+
+def effective_images(right: NDArray[np.bool_], origins: NDArray[np.int64] | None) -> float:
+    """How many independent images the answers are worth when some are views of the same original.
+
+    Views of one original tend to be right or wrong together. The design effect (Kish 1965) says how
+    much that widens the interval: the variance of the share with originals as the units,
+    Σ_o (right_o - share·views_o)² / N², over that of N independent answers, share·(1 - share) / N.
+    It is never taken below 1. When all answers are right, or all wrong, nothing varies, so the
+    originals are counted: the cautious end.
+
+    Args:
+        right: (N,) whether each answer is right.
+        origins: (N,) the original of each image; None when every image has its own.
+
+    Returns:
+        N over the design effect: N when all originals differ, their number when views are copies.
+    """
+    if origins is None or not len(right):
+        return float(len(right))
+    _, index = np.unique(origins, return_inverse=True)
+    views, share = np.bincount(index), right.mean()
+    if share in (0.0, 1.0):
+        return float(len(views))
+    excess = np.bincount(index, weights=right) - share * views
+    design_effect = float((excess**2).sum() / (len(right) * share * (1 - share)))
+    return len(right) / max(1.0, design_effect)
 
 
 def logits(net: nn.Module, inputs: Tensor) -> Tensor:
@@ -37,7 +71,13 @@ def logits(net: nn.Module, inputs: Tensor) -> Tensor:
         net.train(was_training)
 
 
-def accuracy(net: nn.Module, config: Mapping[str, int], inputs: Tensor, labels: NDArray[np.int64]) -> Accuracy:
+def accuracy(
+    net: nn.Module,
+    config: Mapping[str, int],
+    inputs: Tensor,
+    labels: NDArray[np.int64],
+    origins: NDArray[np.int64] | None = None,
+) -> Accuracy:
     """Share of right answers of a configuration with the statistics that are loaded now.
 
     Args:
@@ -45,10 +85,11 @@ def accuracy(net: nn.Module, config: Mapping[str, int], inputs: Tensor, labels: 
         config: groups per layer.
         inputs: (N, C, H, W) normalised.
         labels: (N,) class indices.
+        origins: (N,) the original each input is a view of, which widens the interval; None: all differ.
     """
     set_active(net, config)
-    answers = logits(net, inputs).argmax(1).numpy()
-    return wilson(int((answers == labels).sum()), len(labels))
+    right = logits(net, inputs).argmax(1).numpy() == labels
+    return wilson(int(right.sum()), len(labels), effective_images(right, origins))
 
 
 @contextmanager

@@ -45,11 +45,11 @@ def export_bundle(checkpoint: Checkpoint, frontier: Frontier, out: Path, *, quie
         The bundle's SHA-256.
 
     Raises:
-        ExportError: the frontier is not this network's, or a mode deviates from torch; nothing is written.
+        ExportError: the frontier is not this checkpoint's, or a mode deviates from torch; nothing is written.
     """
     source = open_source(checkpoint.recipe.data, checkpoint.recipe.seed)
     net = checkpoint.network()
-    check_frontier(net, frontier)
+    check_frontier(checkpoint, net, frontier)
     supernet = describe(net, input_shape(source))
     training_images = calibration(source)
     images = normalise(source.validation().first(GOLDEN_IMAGES).pixels, source.preprocess)
@@ -126,8 +126,14 @@ def relative_deviation(
     return float(np.abs(found - answers).max() / np.abs(answers).max())
 
 
-def check_frontier(net: nn.Module, frontier: Frontier) -> None:
-    """Refuse a frontier of another network. Raises `ExportError`."""
+def check_frontier(checkpoint: Checkpoint, net: nn.Module, frontier: Frontier) -> None:
+    """Refuse a frontier of other weights or of another network. Raises `ExportError`."""
+    weights = checkpoint.weights_sha256()
+    if frontier.weights_sha256 != weights:
+        raise ExportError(
+            f"the frontier belongs to weights {frontier.weights_sha256[:12]}, this checkpoint has {weights[:12]} "
+            f"after {checkpoint.epochs_done} epochs, so its accuracies would be wrong: explore this checkpoint again"
+        )
     allowed = {name: layer.groups_allowed for name, layer in weight_enabled(net).items()}
     if not frontier.modes:
         raise ExportError("the frontier has no modes: explore again")

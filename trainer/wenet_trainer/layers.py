@@ -43,7 +43,8 @@ def block_diagonal(weight: Tensor, groups: int) -> Tensor:
     return torch.diagonal(blocks, dim1=0, dim2=2).movedim(-1, 0)
 
 
-def _clip(groups: int, allowed: tuple[int, ...]) -> int:
+def clip_groups(groups: int, allowed: tuple[int, ...]) -> int:
+    """The largest allowed pattern that is not above `groups`."""
     if groups < 1:
         raise NetworkError(f"groups must be at least 1, got {groups}")
     return max(level for level in allowed if level <= groups)
@@ -73,7 +74,7 @@ class WeightEnabledConv2d(nn.Conv2d):
 
     def set_groups(self, groups: int) -> None:
         """Activate a pattern, clipped to the largest allowed one that is not above it."""
-        self.active_groups = _clip(groups, self.groups_allowed)
+        self.active_groups = clip_groups(groups, self.groups_allowed)
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in, H, W) → (N, out, H', W') with the active pattern."""
@@ -94,7 +95,7 @@ class WeightEnabledLinear(nn.Linear):
 
     def set_groups(self, groups: int) -> None:
         """Activate a pattern, clipped to the largest allowed one that is not above it."""
-        self.active_groups = _clip(groups, self.groups_allowed)
+        self.active_groups = clip_groups(groups, self.groups_allowed)
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) → (..., out) with the active pattern."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from wenet_trainer.errors import NetworkError
-from wenet_trainer.layers import MAX_GROUPS
+from wenet_trainer.layers import clip_groups
 from wenet_trainer.supernet import layer_blocks, weight_enabled
 
 GRANULARITIES = ("layer", "block")
@@ -67,7 +67,7 @@ class SearchSpace:
 
     def uniform(self, groups: int) -> GroupConfig:
         """The same pattern everywhere, clipped to what each layer allows."""
-        return GroupConfig({name: _clip(groups, levels) for name, levels in self.allowed.items()})
+        return GroupConfig({name: clip_groups(groups, levels) for name, levels in self.allowed.items()})
 
     def full(self) -> GroupConfig:
         """The full network."""
@@ -104,10 +104,4 @@ class SearchSpace:
         return max((self.allowed[name] for name in knob), key=len)
 
     def _moved(self, config: GroupConfig, knob: tuple[str, ...], level: int) -> GroupConfig:
-        return GroupConfig({**config, **{name: _clip(level, self.allowed[name]) for name in knob}})
-
-
-def _clip(groups: int, levels: tuple[int, ...]) -> int:
-    if not 1 <= groups <= MAX_GROUPS * 64:
-        raise NetworkError(f"groups must be a small positive number, got {groups}")
-    return max(level for level in levels if level <= groups)
+        return GroupConfig({**config, **{name: clip_groups(level, self.allowed[name]) for name in knob}})

@@ -40,6 +40,17 @@ def test_a_view_does_not_depend_on_how_many_are_drawn():
     assert len(np.unique(few.pixels.reshape(449, -1), axis=0)) == 449
 
 
+def test_every_view_names_the_digit_it_shows():
+    digits = Digits()
+    for images, split in ((digits.validation(), "validation"), (digits.test(), "test")):
+        scans, labels = digits.scans(split)
+        assert (np.bincount(images.origins) == digits.held_out_views).all()
+        assert len(np.bincount(images.origins)) == len(scans)
+        assert (labels[images.origins] == images.labels).all()
+        assert (images.first(7).origins == images.origins[:7]).all()
+    assert digits.test(clean=True).origins is None  # each digit once
+
+
 def test_there_are_enough_held_out_views():
     digits = Digits()
     assert len(digits.validation()) >= 1400
@@ -76,3 +87,5 @@ def test_unknown_names_are_refused_with_the_known_ones():
         Digits().scans("all")
     with pytest.raises(DataError, match="must be"):
         Images(np.zeros((1, 2), np.uint8), np.zeros(1, np.int64))
+    with pytest.raises(DataError, match=r"one original per image, got shape \(3,\) for 2 images"):
+        Images(np.zeros((2, 1, 4, 4), np.uint8), np.zeros(2, np.int64), np.zeros(3, np.int64))

@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 
 from tests.trainer.few_digits import FewDigits
+from wenet_trainer.data.base import Images
 from wenet_trainer.explore.bench import Bench, calibration
 
 
@@ -18,6 +20,16 @@ def test_a_configuration_is_evaluated_once(bench):
     assert bench.search_accuracy(config) == bench.search_accuracy(config)
     assert bench.search_latency_ms(config) == bench.search_latency_ms(config)
     assert (bench.accuracy_evaluations, bench.latency_measurements, len(seen)) == (1, 1, 1)
+
+
+def test_the_interval_of_the_accuracy_knows_which_views_share_a_digit(bench):
+    views = bench._validation
+    config = bench.space.full()
+    alone = bench.final_accuracy(config)
+    bench._validation = Images(*(np.repeat(part, 3, 0) for part in (views.pixels, views.labels, views.origins)))
+    copied = bench.final_accuracy(config)
+    assert (copied.value, copied.images) == (alone.value, 3 * alone.images)
+    assert (copied.ci_low, copied.ci_high) == pytest.approx((alone.ci_low, alone.ci_high))
 
 
 def test_evaluating_leaves_the_networks_statistics_alone(bench):

@@ -20,10 +20,12 @@ class Images:
     Attributes:
         pixels: (N, C, H, W) uint8, as a PNG would hold them.
         labels: (N,) int64.
+        origins: (N,) int64, which original each image is a view of; None when every image has its own.
     """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    origins: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8 or len(self.pixels) != len(self.labels):
@@ -31,13 +33,19 @@ class Images:
                 f"images must be (N, C, H, W) uint8 with N labels, got {self.pixels.shape} {self.pixels.dtype} "
                 f"with {len(self.labels)} labels"
             )
+        if self.origins is not None and self.origins.shape != (len(self.labels),):
+            raise DataError(
+                f"origins must name one original per image, got shape {self.origins.shape} for {len(self.labels)} "
+                "images: leave them out when no two images share an original"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def first(self, count: int) -> "Images":
         """The first `count` images."""
-        return Images(self.pixels[:count], self.labels[:count])
+        origins = None if self.origins is None else self.origins[:count]
+        return Images(self.pixels[:count], self.labels[:count], origins)
 
 
 class Source(Protocol):

@@ -114,7 +114,8 @@ class Digits:
         order = np.random.default_rng((*key, 0)).permutation(count) % len(scans)
         draws = np.random.default_rng((*key, 1)).random((count, _COLUMNS), dtype=np.float32)
         noise = np.random.default_rng((*key, 2)).standard_normal((count, SIZE, SIZE), dtype=np.float32)
-        return Images(_to_pixels(_compose(scans[order], scans, draws, noise, self.scene, clean_share)), labels[order])
+        canvas = _compose(scans[order], scans, draws, noise, self.scene, clean_share)
+        return Images(_to_pixels(canvas), labels[order], order)
 
 
 def _compose(digits: Array, pool: Array, draws: Array, noise: Array, scene: Scene, clean_share: float) -> Array:

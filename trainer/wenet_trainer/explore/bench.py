@@ -117,7 +117,8 @@ class Bench:
 
     def _evaluate(self, config: GroupConfig, images: Images) -> Accuracy:
         with recalibrated(self.net, config, self.calibration):
-            return accuracy(self.net, config, normalise(images.pixels, self.source.preprocess), images.labels)
+            inputs = normalise(images.pixels, self.source.preprocess)
+            return accuracy(self.net, config, inputs, images.labels, images.origins)
 
     def _load(self, config: GroupConfig) -> OrtEngine:
         # Statistics do not change what a run costs, so those of the checkpoint will do.

@@ -2,7 +2,7 @@
 
 import platform
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wenet_runtime.bundle import Accuracy
@@ -39,12 +39,15 @@ def find_frontier(
 ) -> Frontier:
     """Explore a checkpoint on this machine and write the frontier.
 
+    The images the search chose by are among those of the final accuracies, so these are slightly
+    optimistic.
+
     Args:
         checkpoint: the trained supernet.
         out: the file to write.
         search: name of the search.
         granularity: "layer" or "block": what one knob moves.
-        threshold: least accuracy wanted, 0–1; 0 goes down to the smallest network.
+        threshold: least accuracy of every mode but the full network, 0–1; 0 goes down to the smallest.
         keep: most modes to keep.
         search_images: validation images behind the search's accuracies.
         draws: random configurations evaluated beside the search: a greedy path passes much by.
@@ -73,12 +76,18 @@ def find_frontier(
         found_by |= {
             candidate.groups: search for candidate in step.candidates if found_by.get(candidate.groups) != "uniform"
         }
-    finalists = _finalists(
-        [exploration.start, *uniforms, *drawn, *(c for s in exploration.steps for c in s.candidates)]
-    )
-    modes = _measure_again(bench, finalists, costs, found_by, keep=keep, rounds=rounds, quiet=quiet)
+    finalists = _finalists(exploration, [*uniforms, *drawn], threshold)
+    accuracies = {
+        config: bench.final_accuracy(config) for config in tqdm(finalists, "accuracies", unit=" modes", disable=quiet)
+    }
+    below = [config for config, accuracy in accuracies.items() if accuracy.value < threshold]
+    confirmed = {
+        config: accuracy for config, accuracy in accuracies.items() if config == space.full() or config not in below
+    }
+    modes = _measure_again(bench, confirmed, costs, found_by, keep=keep, rounds=rounds, quiet=quiet)
     bench.close()
     frontier = Frontier(
+        weights_sha256=checkpoint.weights_sha256(),
         search=search,
         granularity=granularity,
         seed=checkpoint.recipe.seed,
@@ -97,6 +106,7 @@ def find_frontier(
         ),
         uniforms=tuple(_point(candidate, costs) for candidate in uniforms),
         drawn=tuple(_point(candidate, costs) for candidate in drawn),
+        notes=tuple(_note(config, exploration, accuracies[config], threshold) for config in below),
         modes=tuple(modes),
     )
     write_frontier(out, frontier)
@@ -140,21 +150,43 @@ def worthwhile(points: Sequence[tuple[float, float]]) -> list[int]:
     return kept[::-1]
 
 
-def _finalists(candidates: Sequence[Candidate]) -> list[GroupConfig]:
-    """The front of all candidates, and always the full network, at most `FINALISTS` of them."""
-    distinct = list({candidate.groups: candidate for candidate in candidates}.values())
+def _finalists(exploration: Exploration, beside: Sequence[Candidate], threshold: float) -> list[GroupConfig]:
+    """The front of what is at or above the threshold, always with the full network and the search's result.
+
+    Args:
+        exploration: what the search saw.
+        beside: candidates that were evaluated beside it.
+        threshold: least accuracy.
+
+    Returns:
+        At most `FINALISTS` configurations, by ascending latency.
+    """
+    seen = [exploration.start, *beside, *(c for step in exploration.steps for c in step.candidates)]
+    distinct = list({c.groups: c for c in seen if c.accuracy >= threshold}.values())
     front = [distinct[i] for i in pareto_front([(c.latency_ms, c.accuracy) for c in distinct])]
-    full = candidates[0]
-    if full not in front:
-        front.append(full)
+    needed = (exploration.start, exploration.result)
+    front += [candidate for candidate in dict.fromkeys(needed) if candidate not in front]
     points = [(candidate.latency_ms, candidate.accuracy) for candidate in front]
-    always = [0, front.index(full)]
+    always = [0, *(front.index(candidate) for candidate in needed)]
     return [front[index].groups for index in spread(points, FINALISTS, always)]
+
+
+def _note(config: GroupConfig, exploration: Exploration, accuracy: Accuracy, threshold: float) -> str:
+    """What a person should know of a finalist that all validation images put below the threshold."""
+    if config == exploration.start.groups:
+        name, verdict = "the full network", "kept, because every figure refers to it"
+    else:
+        name = "the search's result" if config == exploration.result.groups else "a finalist"
+        verdict = "not kept"
+    return (
+        f"{name} is below the threshold {threshold:.4f} on all {accuracy.images} validation images "
+        f"({accuracy.value:.4f}): {verdict}"
+    )
 
 
 def _measure_again(
     bench: Bench,
-    configs: Sequence[GroupConfig],
+    accuracies: Mapping[GroupConfig, Accuracy],
     costs: Costs,
     found_by: dict[GroupConfig, str],
     *,
@@ -162,24 +194,22 @@ def _measure_again(
     rounds: int,
     quiet: bool,
 ) -> list[FoundMode]:
-    """All validation images and interleaved latencies for the finalists; the dominated go.
+    """Interleaved latencies for the configurations whose accuracy is known; the dominated go.
 
     The full network stays even if a measurement says it is dominated: every figure refers to it.
     """
-    accuracies = [
-        bench.final_accuracy(config) for config in tqdm(configs, desc="accuracies", unit=" modes", disable=quiet)
-    ]
+    configs = list(accuracies)
     named = {str(index): config for index, config in enumerate(configs)}
     with tqdm(total=rounds, desc="latencies", unit=" rounds", disable=quiet) as progress:
         latencies = bench.final_latencies(named, rounds=rounds, progress=lambda *_: _advance(progress))
-    points = [(latencies[str(i)].p50_ms, accuracies[i].value) for i in range(len(configs))]
+    points = [(latencies[str(i)].p50_ms, accuracies[config].value) for i, config in enumerate(configs)]
     front = worthwhile(points)
     full = next(i for i, config in enumerate(configs) if set(config.values()) == {1})
     if full not in front:
         front.append(full)
     chosen = [front[i] for i in spread([points[i] for i in front], keep, [0, front.index(full)])]
     return [
-        _mode(f"m{rank}", configs[index], accuracies[index], costs, latencies[str(index)], found_by)
+        _mode(f"m{rank}", configs[index], accuracies[configs[index]], costs, latencies[str(index)], found_by)
         for rank, index in enumerate(chosen)
     ]
 

@@ -46,7 +46,10 @@ class Round:
 
 @dataclass(frozen=True)
 class FoundMode:
-    """A mode that is kept, with figures on all validation images and a latency of its own."""
+    """A mode that is kept, with figures on all validation images and a latency of its own.
+
+    The images that the search chose by are among those of the accuracy, so it is slightly optimistic.
+    """
 
     id: str
     groups: Mapping[str, int]
@@ -62,6 +65,7 @@ class Frontier:
     """The file's content.
 
     Attributes:
+        weights_sha256: the checkpoint's weights, so that no other checkpoint is exported with these figures.
         search: name of the search; device: what latency was measured on; data: the data source.
         calibration_images: training images behind every batch-norm statistic.
         search_images: validation images behind the search's accuracies.
@@ -69,9 +73,11 @@ class Frontier:
         threshold: the least accuracy asked for; result: what the search returned for it.
         start, steps: the full network and every step of the search.
         uniforms, drawn: the uniform configurations and random ones, evaluated beside the search.
-        modes: from the fastest to the most accurate.
+        notes: for a person: what the accuracies on all validation images changed.
+        modes: from the fastest to the most accurate; only the full network may be below the threshold.
     """
 
+    weights_sha256: str
     search: str
     granularity: str
     seed: int
@@ -87,6 +93,7 @@ class Frontier:
     steps: tuple[Round, ...]
     uniforms: tuple[Point, ...]
     drawn: tuple[Point, ...]
+    notes: tuple[str, ...]
     modes: tuple[FoundMode, ...]
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
