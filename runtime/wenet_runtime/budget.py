@@ -70,6 +70,10 @@ class RequestOptions:
         given = [value for value in (self.budget.latency_ms, self.protocol_ms) if value is not None]
         return min(given) if given else None
 
+    def protocol_ended(self, elapsed_ms: float) -> bool:
+        """Whether a protocol's deadline has passed: unlike a budget, it ends `late` work too."""
+        return self.protocol_ms is not None and elapsed_ms >= self.protocol_ms
+
 
 @dataclass(frozen=True)
 class Deadline:

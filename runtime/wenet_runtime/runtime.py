@@ -10,9 +10,7 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional
-
-from numpy.typing import NDArray
+from typing import Optional
 
 from wenet_runtime.admission import DeadlineQueue, Woken
 from wenet_runtime.budget import Deadline, RequestOptions
@@ -22,35 +20,9 @@ from wenet_runtime.errors import DeadlineExceeded, Draining, InfeasibleBudget, S
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.policy import Choice
 from wenet_runtime.pool import WARMUP_RUNS, Pool
+from wenet_runtime.result import Result
 
 PROBE_AFTER_S = 0.05
-
-
-@dataclass(frozen=True)
-class Result:
-    """One answered request.
-
-    Attributes:
-        outputs: every output by name, (batch, …).
-        mode_id, reason: which mode answered and why.
-        predicted_ms: end-to-end latency predicted when it was chosen.
-        queue_ms, infer_ms: time waited, time computed.
-        energy_mj: of one row; None when unknown.
-        energy_source: where that is from: the meter's name, `estimate`, or `none`.
-        switched: another mode ran before.
-        finished_s: monotonic time at which the inference ended.
-    """
-
-    outputs: Dict[str, NDArray[Any]]
-    mode_id: str
-    reason: str
-    predicted_ms: float
-    queue_ms: float
-    infer_ms: float
-    energy_mj: Optional[float]
-    energy_source: str
-    switched: bool
-    finished_s: float
 
 
 @dataclass(eq=False)
@@ -246,7 +218,9 @@ class Runtime:
 
     def _answer(self, work: _Work) -> Result:
         now_s = time.monotonic()
-        if work.deadline.left_ms(now_s) <= 0 and (work.options.on_miss != "late" or _protocol_over(work, now_s)):
+        if work.deadline.left_ms(now_s) <= 0 and (
+            work.options.on_miss != "late" or work.options.protocol_ended(work.deadline.elapsed_ms(now_s))
+        ):
             raise DeadlineExceeded(
                 f"the budget of {work.deadline.limit_ms:g} ms ended while the request waited",
                 executed=False,
@@ -281,9 +255,3 @@ class Runtime:
         if choice.energy_mj is not None:
             return choice.energy_mj, "estimate"
         return None, "none"
-
-
-def _protocol_over(work: _Work, now_s: float) -> bool:
-    """Whether a protocol's deadline has passed: unlike a budget, it ends `late` work too."""
-    limit_ms = work.options.protocol_ms
-    return limit_ms is not None and work.deadline.elapsed_ms(now_s) >= limit_ms

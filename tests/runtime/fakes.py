@@ -17,8 +17,8 @@ from wenet_runtime.meters.none import NoMeter
 from wenet_runtime.pool import Pool
 from wenet_runtime.profile import Profile
 from wenet_runtime.runtime import Runtime
-from wenet_runtime.service.app import Service
 from wenet_runtime.service.envelope import App
+from wenet_runtime.service.inference import Service
 from wenet_runtime.service.metrics import Metrics
 from wenet_runtime.service.options import Defaults
 

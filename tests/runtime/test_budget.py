@@ -1,7 +1,7 @@
 """Budgets, options and deadlines refuse what cannot be meant."""
 
 import math
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import pytest
 
@@ -72,3 +72,12 @@ def test_without_a_limit_the_deadline_never_comes() -> None:
     deadline = Deadline(start_s=10.0, limit_ms=None)
     assert deadline.at_s == math.inf
     assert deadline.left_ms(1e9) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("protocol_ms", "elapsed_ms", "ended"), [(None, 1e9, False), (5.0, 4.9, False), (5.0, 5.0, True)]
+)
+def test_a_protocol_s_deadline_ends_at_its_instant(
+    protocol_ms: Optional[float], elapsed_ms: float, ended: bool
+) -> None:
+    assert RequestOptions(protocol_ms=protocol_ms).protocol_ended(elapsed_ms) is ended

@@ -25,7 +25,8 @@ from wenet_runtime.errors import (
 )
 from wenet_runtime.meters.sim import SimMeter
 from wenet_runtime.pool import WARMUP_RUNS, Pool
-from wenet_runtime.runtime import Result, Runtime
+from wenet_runtime.result import Result
+from wenet_runtime.runtime import Runtime
 from wenet_runtime.slowdown import SLOW_WINDOW
 
 

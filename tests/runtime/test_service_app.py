@@ -12,7 +12,8 @@ from tests.runtime.fakes import PATIENCE_S, SLOW_MS, Client, SettableBackend, ch
 from wenet_runtime import errors
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.meters.sim import SimMeter
-from wenet_runtime.service.app import DECODE_HERE_BYTES, create_app
+from wenet_runtime.service.app import create_app
+from wenet_runtime.service.inference import DECODE_HERE_BYTES
 from wenet_runtime.service.options import Defaults
 from wenet_runtime.service.problems import PROBLEMS
 
@@ -333,8 +334,8 @@ def test_under_reject_a_late_answer_teaches_what_replies_take(
     assert held_client.service is not None
     learned: List[float] = []
     monkeypatch.setattr(held_client.service.runtime.controller, "observe_overhead", learned.append)
-    monkeypatch.setattr("wenet_runtime.service.app._must_be_timely", lambda *of: True)
-    monkeypatch.setattr("wenet_runtime.service.app._met", lambda *of: False)
+    monkeypatch.setattr("wenet_runtime.service.inference._must_be_timely", lambda *of: True)
+    monkeypatch.setattr("wenet_runtime.service.inference._met", lambda *of: False)
     response = held_client.infer(headers={"WeNet-Budget-Ms": "5000", "WeNet-On-Miss": "reject"})
     check_problem(response, "deadline-exceeded", 504)
     assert len(learned) == 1

@@ -19,9 +19,10 @@ from wenet_runtime.profile import Profile
 from wenet_runtime.profiler import measure
 from wenet_runtime.registry import load
 from wenet_runtime.runtime import Runtime
-from wenet_runtime.service.app import Service, create_app
+from wenet_runtime.service.app import create_app
 from wenet_runtime.service.envelope import LOOPBACK_NAMES, App
 from wenet_runtime.service.images import warm_up
+from wenet_runtime.service.inference import Service
 from wenet_runtime.service.metrics import Metrics
 from wenet_runtime.service.options import Defaults
 from wenet_runtime.settings import Settings

@@ -4,7 +4,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from wenet_runtime import __version__
 from wenet_runtime.bundle import Bundle
-from wenet_runtime.runtime import Result, Runtime
+from wenet_runtime.result import Result
+from wenet_runtime.runtime import Runtime
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from wenet_runtime.bundle import Manifest
-from wenet_runtime.runtime import Result
+from wenet_runtime.result import Result
 from wenet_runtime.service.bodies import JSON, NPY, OCTETS
 from wenet_runtime.service.encoding import flat_list, json_bytes, npy_bytes, raw_bytes
 from wenet_runtime.service.problems import Problem

@@ -1,0 +1,182 @@
+"""One inference request, from its headers to its reply."""
+
+import asyncio
+import logging
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, Dict, Optional
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from wenet_runtime.budget import Deadline, RequestOptions
+from wenet_runtime.bundle import Bundle
+from wenet_runtime.errors import DeadlineExceeded
+from wenet_runtime.result import Result
+from wenet_runtime.runtime import Runtime
+from wenet_runtime.service.bodies import decode, media_type, read_body
+from wenet_runtime.service.metrics import Metrics
+from wenet_runtime.service.options import Defaults, header_options, parameter_options, request_options
+from wenet_runtime.service.problems import problem_of, problem_response
+from wenet_runtime.service.replies import encode, response, result_headers, result_parameters, wanted_reply
+
+# Most answers come sooner than this; only a request that waits longer is watched for its client leaving.
+WATCH_AFTER_S = 0.02
+# Decoding a small body is quicker than handing it to another thread.
+DECODE_HERE_BYTES = 64 << 10
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the routes work with."""
+
+    bundle: Bundle
+    runtime: Runtime
+    metrics: Metrics
+    defaults: Defaults
+
+
+async def infer(service: Service, request: Request) -> Response:
+    """One request: headers → options, body → tensors, runtime → result, result → body and headers."""
+    try:
+        return await _answer(service, request)
+    except ClientGone:
+        service.metrics.cancelled()
+        return Response(status_code=499)  # nobody reads it
+    except Exception as error:  # noqa: BLE001 - every failure is counted and answered as a problem
+        problem = problem_of(error)
+        service.metrics.failed(problem.slug)
+        if problem.slug == "internal":  # the client is told its request's id, the log why
+            _LOG.exception("request %s failed", request.scope["wenet.request_id"])
+        latency_ms = (time.monotonic() - request.scope["wenet.start_s"]) * 1e3
+        problem.headers["WeNet-Latency-Ms"] = f"{latency_ms:.3f}"
+        problem.headers["Server-Timing"] = f"total;dur={latency_ms:.3f}"
+        return problem_response(problem, request)
+
+
+async def _answer(service: Service, request: Request) -> Response:
+    start_s: float = request.scope["wenet.start_s"]
+    manifest = service.bundle.manifest
+    headers = header_options(request)
+    media = media_type(request)
+    body = await read_body(request)
+    received_s = time.monotonic()
+    length = request.headers.get("inference-header-content-length")
+    if len(body) <= DECODE_HERE_BYTES:
+        decoded = decode(media, body, length, manifest)
+    else:
+        decoded = await run_in_threadpool(decode, media, body, length, manifest)
+    options = request_options(headers, parameter_options(decoded.parameters), service.defaults)
+    wanted = wanted_reply(
+        request, manifest, outputs=decoded.outputs, raw=decoded.raw_reply, request_id=decoded.request_id
+    )
+    decoded_s = time.monotonic()
+    result = await _run(service, request, decoded.inputs, options, start_s)
+
+    rows = next(iter(decoded.inputs.values())).shape[0]
+    deadline = Deadline(start_s, options.effective_ms)
+    met = _met(result, options, deadline, time.monotonic())
+    latency_ms = (time.monotonic() - start_s) * 1e3
+    parameters = result_parameters(result, latency_ms=latency_ms, met=met)
+    encoding_s = time.monotonic()
+    content, content_headers = encode(result, wanted, manifest, parameters)
+    # The body is encoded: the headers and the verdict are those of now.
+    now_s = time.monotonic()
+    latency_ms = (now_s - start_s) * 1e3
+    service.runtime.controller.observe_overhead((now_s - result.finished_s) * 1e3)
+    met = _met(result, options, deadline, now_s)
+    if met is False and _must_be_timely(options, deadline, now_s):
+        raise DeadlineExceeded(
+            f"answered after {latency_ms:.3g} ms, the budget was {deadline.limit_ms:g} ms",
+            executed=True,
+            budget_ms=deadline.limit_ms,
+        )
+    parameters = result_parameters(result, latency_ms=latency_ms, met=met)
+    timing = _server_timing(start_s, received_s, decoded_s, result, encoding_s, now_s, rows)
+    service.metrics.answered(result, latency_ms=latency_ms, rows=rows, met=met)
+    return response(content, {**content_headers, **result_headers(parameters, timing)})
+
+
+def _met(result: Result, options: RequestOptions, deadline: Deadline, now_s: float) -> Optional[bool]:
+    """Whether the budgets held; None when there were none."""
+    in_time = deadline.left_ms(now_s) >= 0
+    budget_mj = options.budget.energy_mj
+    if budget_mj is not None and result.energy_mj is not None:
+        return in_time and result.energy_mj <= budget_mj
+    return None if deadline.limit_ms is None else in_time
+
+
+def _must_be_timely(options: RequestOptions, deadline: Deadline, now_s: float) -> bool:
+    """Whether a late answer is an error: under `reject`, or when a protocol's deadline has passed."""
+    if deadline.left_ms(now_s) >= 0:
+        return False
+    return options.on_miss == "reject" or options.protocol_ended(deadline.elapsed_ms(now_s))
+
+
+def _server_timing(
+    start_s: float, received_s: float, decoded_s: float, result: Result, encoding_s: float, now_s: float, rows: int
+) -> str:
+    parts = (
+        ("recv", received_s - start_s, ""),
+        ("decode", decoded_s - received_s, ""),
+        ("queue", result.queue_ms / 1e3, ""),
+        ("infer", result.infer_ms / 1e3, f';desc="batch={rows}"'),
+        ("encode", now_s - encoding_s, ""),
+        ("total", now_s - start_s, ""),
+    )
+    return ", ".join(f"{name};dur={seconds * 1e3:.3f}{more}" for name, seconds, more in parts)
+
+
+class ClientGone(Exception):
+    """The client closed the connection while its request waited."""
+
+
+async def _run(
+    service: Service, request: Request, inputs: Dict[str, Any], options: RequestOptions, start_s: float
+) -> Result:
+    """Submit and wait: to the result, the deadline, or the client's leaving."""
+    work = service.runtime.submit(inputs, options, start_s)
+    answer = asyncio.wrap_future(work)
+    limit_ms = options.protocol_ms if options.on_miss == "late" else options.effective_ms
+    deadline = Deadline(start_s, limit_ms)
+    left_s = max(0.0, deadline.left_ms(time.monotonic()) / 1e3)
+    await asyncio.wait({answer}, timeout=min(left_s, WATCH_AFTER_S))
+    gone = not answer.done() and await _client_left(request, answer, deadline)
+    if answer.done():
+        return answer.result()
+    # Expired or left alone: what still waits is taken out and never runs, what runs is waited for.
+    if work.cancel():
+        answer.cancel()
+        if gone:
+            raise ClientGone
+        raise DeadlineExceeded(
+            f"the budget of {deadline.limit_ms:g} ms ended while the request waited",
+            executed=False,
+            budget_ms=deadline.limit_ms,
+        )
+    return await answer
+
+
+async def _client_left(request: Request, answer: "asyncio.Future[Result]", deadline: Deadline) -> bool:
+    """Wait for the answer, the deadline or a disconnect, whichever comes first; True for a disconnect."""
+    gone = asyncio.ensure_future(_disconnected(request))
+    first: set[asyncio.Future[Any]] = {answer, gone}
+    left_ms = deadline.left_ms(time.monotonic())
+    try:
+        await asyncio.wait(
+            first,
+            timeout=None if math.isinf(left_ms) else max(0.0, left_ms / 1e3),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        return gone.done()
+    finally:
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
