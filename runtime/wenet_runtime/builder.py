@@ -12,13 +12,16 @@ import platform
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable, Dict, Mapping, Optional
+from typing import TYPE_CHECKING, Callable, Dict, Mapping, Optional
 
 from wenet_runtime import __version__
 from wenet_runtime.bundle import Bundle, Mode
 from wenet_runtime.errors import EngineError
 from wenet_runtime.files import write_atomic
 from wenet_runtime.profile import Profile
+
+if TYPE_CHECKING:
+    from wenet_runtime.materialize import Supernet
 
 Progress = Callable[[str, int, int], None]
 
@@ -78,6 +81,7 @@ class DeviceCache:
     def __init__(self, root: Path, bundle: Bundle, device: Device) -> None:
         self._bundle = bundle
         self._device = device
+        self._supernet: Optional[Supernet] = None  # read once, and only if something is built
         self.path = root / bundle.sha256 / device.fingerprint
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -114,7 +118,9 @@ class DeviceCache:
     def _build(self, mode: Mode) -> bytes:
         from wenet_runtime.materialize import Supernet, materialize  # onnx loads only when something is built
 
-        data = materialize(Supernet.of(self._bundle), mode.groups, self._bundle.statistics(mode))
+        if self._supernet is None:
+            self._supernet = Supernet.of(self._bundle)
+        data = materialize(self._supernet, mode.groups, self._bundle.statistics(mode))
         write_atomic(self.path / f"{mode.id}.onnx", data, mode=0o600)
         write_atomic(self.path / f"{mode.id}.sha256", hashlib.sha256(data).hexdigest().encode(), mode=0o600)
         return data

@@ -96,7 +96,7 @@ class Controller:
         )
 
     def choose(
-        self, options: RequestOptions, deadline: Deadline, rows: int, now_s: float, wait_ms: float = 0
+        self, options: RequestOptions, deadline: Deadline, *, rows: int, now_s: float, wait_ms: float = 0
     ) -> Choice:
         """Choose a mode for a request.
 

@@ -5,6 +5,7 @@ import json
 import signal
 import socket
 import threading
+import time
 from typing import Any, Callable, Iterator, List
 
 import httpx
@@ -138,6 +139,28 @@ def test_a_drain_finishes_accepted_work_and_then_ends(start: Callable[..., Runni
         ready = other.get("/v2/health/ready")
         assert (ready.status_code, ready.headers["connection"]) == (503, "close")
         assert ready.json()["type"] == "urn:wenet:problem:draining"
+    backend.release()
+    client.join(PATIENCE_S)
+    assert [reply.status_code for reply in replies] == [200]
+    assert running.ended()
+    assert running.server.abandoned == 0
+
+
+def test_a_reply_that_leaves_just_after_the_drain_s_time_is_not_abandoned(
+    start: Callable[..., Running], backend: SettableBackend
+) -> None:
+    running = start(drain_timeout_s=0.2)
+    backend.hold()
+    replies: List[httpx.Response] = []
+    url = f"{running.url}/infer"
+    client = threading.Thread(target=lambda: replies.append(httpx.post(url, content=BODY, timeout=PATIENCE_S)))
+    client.start()
+    backend.wait_until_running()
+    running.drain()
+    end = time.monotonic() + PATIENCE_S
+    while not running.server.should_exit:  # the drain's time is over, the request still runs
+        assert time.monotonic() < end, "the drain did not end in its time"
+        time.sleep(0.005)
     backend.release()
     client.join(PATIENCE_S)
     assert [reply.status_code for reply in replies] == [200]

@@ -137,12 +137,6 @@ def recalibrated(net: nn.Module, config: Mapping[str, int], inputs: Tensor) -> I
             module.training = training[id(module)]
 
 
-def recalibrate(net: nn.Module, config: Mapping[str, int], inputs: Tensor) -> dict[str, NDArray[np.float32]]:
-    """The configuration's batch-norm statistics by tensor name; the network's own stay as they are."""
-    with recalibrated(net, config, inputs) as statistics:
-        return statistics
-
-
 def _even_batches(inputs: Tensor) -> tuple[Tensor, ...]:
     # Equal batches, because each counts the same in a cumulative average.
     return torch.tensor_split(inputs, max(1, round(len(inputs) / BATCH)))

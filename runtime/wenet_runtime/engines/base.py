@@ -4,7 +4,7 @@ from typing import Any, Callable, Dict, Mapping, Protocol
 
 from numpy.typing import NDArray
 
-from wenet_runtime.bundle import Bundle, Mode
+from wenet_runtime.bundle import Mode
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -43,6 +43,3 @@ class Backend(Protocol):
     def close(self) -> None:
         """Free what the backend shares among its engines."""
         ...
-
-
-BackendFactory = Callable[[Bundle, int], Backend]

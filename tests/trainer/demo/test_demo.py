@@ -1,18 +1,25 @@
 """The demo's own logic: goals that can be missed, a refused budget that is no crash, load that really loads."""
 
+import dataclasses
 import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from tests.trainer.few_digits import FEW
+from wenet_trainer.checkpoint import FILE as CHECKPOINT
 from wenet_trainer.demo.budgets import Outcome, Shown, post_all
 from wenet_trainer.demo.contention import load
 from wenet_trainer.demo.daemon import Answer, Daemon
 from wenet_trainer.demo.goals import goals
+from wenet_trainer.demo.main import _road
 from wenet_trainer.demo.tables import _short
 from wenet_trainer.errors import DemoError
+from wenet_trainer.recipe import Recipe
+from wenet_trainer.train import train
 
 
 def outcome(accuracy: float, mode: str = "m1") -> Outcome:
@@ -92,3 +99,23 @@ def _cpu_s(pid: int) -> float:
 
 def test_equal_neighbours_are_shown_once() -> None:
     assert _short([1, 1, 1, 4, 4, 16]) == "1×3 4×2 16×1"
+
+
+def test_a_run_of_other_settings_in_the_demo_s_folder_is_made_anew(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(*of: Any) -> None:
+        raise Stop
+
+    few = Recipe(data=FEW, model="tiny", epochs=2, batch=32)
+    train(few, tmp_path / "run", stop_after=1, quiet=True)
+    monkeypatch.setattr("wenet_trainer.demo.main.train", stop)
+    with pytest.raises(Stop):
+        _road(tmp_path, few, Console())
+    assert (tmp_path / "run" / CHECKPOINT).exists()  # its own, unfinished: goes on
+    with pytest.raises(Stop):
+        _road(tmp_path, dataclasses.replace(few, seed=1), Console())
+    assert not (tmp_path / "run").exists()

@@ -71,10 +71,12 @@ def demo(out: Path, recipe: Recipe | None = None) -> None:
 
 
 def _road(out: Path, recipe: Recipe, console: Console) -> Path:
-    """Train, explore, export. An unfinished training goes on; a finished one is made anew."""
+    """Train, explore, export. An unfinished training of this recipe goes on; any other is made anew."""
     run = out / "run"
-    if (run / CHECKPOINT).exists() and read_checkpoint(run).epochs_done >= recipe.epochs:
-        shutil.rmtree(run)
+    if (run / CHECKPOINT).exists():
+        found = read_checkpoint(run)
+        if found.recipe != recipe or found.epochs_done >= recipe.epochs:
+            shutil.rmtree(run)
     console.rule("train: one checkpoint, every mode (Algorithm 1)")
     checkpoint = train(recipe, run)
     console.rule("explore: which modes are worth keeping here (Algorithm 2)")
