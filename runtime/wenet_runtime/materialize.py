@@ -14,7 +14,7 @@ from onnx import NodeProto, helper
 from wenet_runtime.bundle import Bundle, Layer, Norm, Shuffle, TensorSpec
 from wenet_runtime.errors import BundleError
 from wenet_runtime.lowering.fold_batchnorm import fold_batchnorms
-from wenet_runtime.lowering.fold_shuffle import fold_shuffle
+from wenet_runtime.lowering.fold_shuffle import fold_shuffle, reduce_shuffle
 from wenet_runtime.lowering.graph import Graph, set_attribute
 
 
@@ -48,21 +48,27 @@ def shuffle_order(channels: int, groups: int) -> NDArray[Any]:
     return np.arange(channels, dtype=np.int64).reshape(groups, channels // groups).T.reshape(-1).copy()
 
 
-def block_diagonal(weight: NDArray[Any], groups: int) -> NDArray[Any]:
+def block_diagonal(weight: NDArray[Any], groups: int, emitted: Optional[int] = None) -> NDArray[Any]:
     """The enabled part of a full weight.
 
     Args:
         weight: (out, in, …).
         groups: number of independent groups; divides both.
+        emitted: number of groups of the result, a divisor of `groups` (the same if not given); fewer than
+            `groups` compute the same with zeros between the blocks.
 
     Returns:
-        (out, in / groups, …): for each output its own group's inputs, as grouped convolution wants it.
+        (out, in / emitted, …): for each output its own group's inputs, as grouped convolution wants it.
     """
+    emitted = groups if emitted is None else emitted
     outputs, inputs = weight.shape[:2]
     out, size = outputs // groups, inputs // groups
-    return np.concatenate(
-        [weight[group * out : (group + 1) * out, group * size : (group + 1) * size] for group in range(groups)]
-    )
+    result = np.zeros((outputs, inputs // emitted, *weight.shape[2:]), weight.dtype)
+    within = groups // emitted
+    for group in range(groups):
+        rows, column = slice(group * out, (group + 1) * out), group % within * size
+        result[rows, column : column + size] = weight[rows, group * size : (group + 1) * size]
+    return result
 
 
 def materialize(
@@ -70,23 +76,42 @@ def materialize(
     groups: Mapping[str, int],
     statistics: Optional[Mapping[str, NDArray[Any]]] = None,
     *,
+    emitted: Optional[Mapping[str, int]] = None,
     fold: bool = True,
 ) -> bytes:
-    """Build the plain network of one configuration.
+    """Build the plain network of one configuration; see `lower`.
+
+    Returns:
+        ONNX bytes, opset 13, IR version 7, no external data.
+    """
+    return lower(supernet, groups, statistics, emitted=emitted, fold=fold).to_bytes()
+
+
+def lower(
+    supernet: Supernet,
+    groups: Mapping[str, int],
+    statistics: Optional[Mapping[str, NDArray[Any]]] = None,
+    *,
+    emitted: Optional[Mapping[str, int]] = None,
+    fold: bool = True,
+) -> Graph:
+    """The plain network of one configuration as a graph and its numbers.
 
     Args:
         supernet: topology and weights.
         groups: group count of every weight-enabled layer, by name.
         statistics: recalibrated batch-norm means and variances, replacing those of the weights by name.
+        emitted: layers that are computed with fewer groups and zeros between the blocks, by name: the same
+            function, where an engine is quicker at it. Others keep their groups.
         fold: off leaves batch norms and shuffles as operators (the reference for the passes' tests).
 
     Returns:
-        ONNX bytes, opset 13, IR version 7, no external data.
+        The graph. Numbers that no pass changed are the supernet's own arrays, not copies.
 
     Raises:
         BundleError: a layer without groups, a count it does not allow, or parts that do not fit.
     """
-    unknown = set(groups) - {layer.name for layer in supernet.layers}
+    unknown = (set(groups) | set(emitted or {})) - {layer.name for layer in supernet.layers}
     if unknown:
         raise BundleError(f"groups are given for {sorted(unknown)}, which are no layers of this network")
     weights: Dict[str, NDArray[Any]] = dict(supernet.weights)
@@ -98,15 +123,25 @@ def materialize(
     try:
         graph = _complete(supernet, counts, weights)
         for layer in supernet.layers:
-            _enable(graph, layer, counts[layer.name], weights)
+            count = counts[layer.name]
+            _enable(graph, layer, count, _emitted(layer, count, emitted or {}), weights)
         if fold:
             fold_batchnorms(graph)
-            for shuffle in supernet.shuffles:
-                fold_shuffle(graph, graph.node(shuffle.node))
+            gathers = [graph.node(shuffle.node) for shuffle in supernet.shuffles]
+            left = [gather for gather in gathers if not fold_shuffle(graph, gather)]
+            for gather in left:
+                reduce_shuffle(graph, gather)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         # A bundle that was made wrong, not damaged: NumPy says where its parts disagree.
         raise BundleError(f"the bundle's parts do not fit together ({error}): export it again") from error
-    return graph.to_bytes()
+    return graph
+
+
+def _emitted(layer: Layer, groups: int, emitted: Mapping[str, int]) -> int:
+    count = emitted.get(layer.name, groups)
+    if count < 1 or groups % count:
+        raise BundleError(f"layer '{layer.name}' of {groups} groups cannot be computed with {count}: give a divisor")
+    return count
 
 
 def _complete(supernet: Supernet, groups: Mapping[str, int], weights: Mapping[str, NDArray[Any]]) -> Graph:
@@ -124,7 +159,7 @@ def _complete(supernet: Supernet, groups: Mapping[str, int], weights: Mapping[st
         for position, name in enumerate((pattern.weight, pattern.bias, pattern.mean, pattern.var), start=1):
             if name not in numbers:
                 raise BundleError(f"the weights lack '{name}' of batch norm '{norm.node}': export the bundle again")
-            node.input[position] = name
+            graph.connect(node, position, name)
         set_attribute(node, "epsilon", norm.eps)
     for shuffle in supernet.shuffles:
         graph.own_number(graph.node(shuffle.node), 1, shuffle_order(shuffle.channels, shuffle.groups))
@@ -140,8 +175,8 @@ def _allowed(layer: Layer, groups: Mapping[str, int]) -> int:
     return count
 
 
-def _enable(graph: Graph, layer: Layer, groups: int, weights: Mapping[str, NDArray[Any]]) -> None:
-    """Give the layer's node its enabled weights."""
+def _enable(graph: Graph, layer: Layer, groups: int, emitted: int, weights: Mapping[str, NDArray[Any]]) -> None:
+    """Give the layer's node its enabled weights, in `emitted` groups."""
     node = graph.node(layer.node)
     weight = weights[layer.weight]
     if weight.shape[:2] != (layer.out_channels, layer.in_channels):
@@ -151,18 +186,21 @@ def _enable(graph: Graph, layer: Layer, groups: int, weights: Mapping[str, NDArr
         )
     if groups == 1:
         return
+    enabled = block_diagonal(weight, groups, emitted)
     if layer.kind == "conv" and node.op_type == "Conv":
-        set_attribute(node, "group", groups)
-        graph.own_number(node, 1, block_diagonal(weight, groups))
+        set_attribute(node, "group", emitted)
+        graph.own_number(node, 1, enabled)
     elif layer.kind == "linear" and node.op_type == "Gemm":
-        _grouped_linear(graph, node, layer, block_diagonal(weight, groups), groups)
+        if emitted == 1:
+            graph.own_number(node, 1, enabled)
+        else:
+            _grouped_linear(graph, node, layer, enabled, emitted)
     else:
         raise BundleError(f"layer '{layer.name}' is a {node.op_type} and not a {layer.kind}: export the bundle again")
 
 
 def _grouped_linear(graph: Graph, node: NodeProto, layer: Layer, weight: NDArray[Any], groups: int) -> None:
     """Replace a Gemm by a grouped 1×1 convolution on a 1×1 image, which every engine has."""
-    at = graph.nodes.index(node)
     shape = f"{node.name}.shape"
     graph.numbers[shape] = np.array([-1, layer.in_channels, 1, 1], dtype=np.int64)
     graph.numbers[f"{node.name}.weight"] = weight.reshape(weight.shape + (1, 1))
@@ -170,8 +208,9 @@ def _grouped_linear(graph: Graph, node: NodeProto, layer: Layer, weight: NDArray
     inputs = [image, f"{node.name}.weight"]
     if layer.bias is not None:
         inputs.append(layer.bias)
-    graph.nodes[at : at + 1] = [
+    grouped = [
         helper.make_node("Reshape", [node.input[0], shape], [image], name=f"{node.name}.reshape"),
         helper.make_node("Conv", inputs, [result], name=node.name, group=groups, kernel_shape=[1, 1]),
         helper.make_node("Flatten", [result], list(node.output), name=f"{node.name}.flatten", axis=1),
     ]
+    graph.replace(node, grouped)

@@ -27,13 +27,13 @@ def fold_batchnorms(graph: Graph) -> None:
 
 
 def _fold(graph: Graph, conv: NodeProto, norm: NodeProto) -> None:
-    # In float64, so that folding itself adds no error worth counting.
+    # The scale in float64, so that folding adds no error worth counting; the weights are many and stay float32.
     gamma, beta, mean, variance = (graph.numbers[name].astype(np.float64) for name in norm.input[1:5])
     scale = gamma / np.sqrt(variance + float(attribute(norm, "epsilon", 1e-5)))
     weight: NDArray[Any] = graph.numbers[conv.input[1]]
     has_bias = len(conv.input) > 2 and conv.input[2] != ""
     bias = graph.numbers[conv.input[2]].astype(np.float64) if has_bias else np.zeros_like(mean)
     per_output = scale.reshape((-1,) + (1,) * (weight.ndim - 1))
-    graph.own_number(conv, 1, (weight.astype(np.float64) * per_output).astype(weight.dtype))
+    graph.own_number(conv, 1, weight * per_output.astype(weight.dtype))
     graph.own_number(conv, 2, ((bias - mean) * scale + beta).astype(weight.dtype))
     graph.bypass(norm)

@@ -1,135 +1,18 @@
-"""Removes a channel shuffle by writing it into the weights around it, wherever that is exact.
+"""Removes a channel shuffle by writing it into the weights around it, or reduces it to moving blocks.
 
-The set rule: take every tensor tied to the shuffle's channel order (through activations, pooling,
-depthwise convolutions, sums and products). If every other operator on the border of that set is a
-convolution that is dense, or whose groups the permutation does not leave, the order can live in its
-rows or columns, and the Gather is gone.
+A shuffle beside a dense layer disappears into that layer's rows or columns. Between two grouped layers
+the order inside each producer group and inside each consumer group is free, so only blocks of
+(producer group, consumer group) remain to be moved; their sizes are counted from the permutation.
 """
 
-from typing import Any, Dict, List, Optional, Set
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from wenet_runtime.lowering.graph import Graph, conv_groups
-
-# Operators that treat every channel alike, so that a new order of channels passes through them.
-_UNARY = frozenset(
-    ("Relu", "LeakyRelu", "Elu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Softplus", "Erf", "Sqrt", "Abs")
-    + ("Neg", "Exp", "Identity", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
-)
-_BINARY = frozenset(("Add", "Mul", "Sub", "Div"))
-
-
-class _Blocked(Exception):
-    """This set of tensors cannot take another channel order."""
-
-
-class _Plan:
-    """The tensors that change order, and the convolutions whose rows or columns follow."""
-
-    def __init__(self, graph: Graph, shuffle: NodeProto, order: NDArray[Any]) -> None:
-        self.graph = graph
-        self.shuffle = shuffle
-        self.order = order  # old[k] = new[order[k]] for every tensor of the set
-        self.tensors: Set[str] = set()
-        self.rows: Dict[str, NodeProto] = {}
-        self.columns: Dict[str, NodeProto] = {}
-
-    def spread(self, start: str) -> None:
-        """Collect the set from one tensor. Raises `_Blocked` where an operator ties it to something fixed."""
-        waiting: List[str] = [start]
-        while waiting:
-            tensor = waiting.pop()
-            if tensor in self.tensors:
-                continue
-            if self.graph.is_output(tensor):
-                raise _Blocked
-            self.tensors.add(tensor)
-            waiting += self._through_producer(tensor)
-            for reader in self.graph.consumers(tensor):
-                waiting += self._through_consumer(reader, tensor)
-
-    def _through_producer(self, tensor: str) -> List[str]:
-        node = self.graph.producer(tensor)
-        if node is None:
-            raise _Blocked  # a model input keeps its order
-        if node is self.shuffle:
-            return []  # the shuffle goes: its output takes its input's order
-        if node.op_type == "Conv":
-            if any(name and name not in self.graph.numbers for name in node.input[1:]):
-                raise _Blocked
-            if self._is_depthwise(node):
-                self.rows[node.name] = node
-                return [node.input[0]]
-            self._check_border(node, side="out")
-            self.rows[node.name] = node
-            return []
-        return self._elementwise_inputs(node)
-
-    def _through_consumer(self, node: NodeProto, tensor: str) -> List[str]:
-        if node is self.shuffle:
-            return []
-        if node.op_type == "Conv":
-            if any(name and name not in self.graph.numbers for name in node.input[1:]):
-                raise _Blocked  # its weights are computed, and cannot be reordered here
-            if self._is_depthwise(node):
-                self.rows[node.name] = node
-                return [node.output[0]]
-            self._check_border(node, side="in")
-            self.columns[node.name] = node
-            return []
-        return [*self._elementwise_inputs(node), node.output[0]]
-
-    def _elementwise_inputs(self, node: NodeProto) -> List[str]:
-        if node.op_type in _UNARY:
-            if len(node.output) > 1 and any(self.graph.consumers(name) for name in node.output[1:]):
-                raise _Blocked
-            return [node.input[0]]
-        if node.op_type in _BINARY:
-            for name in node.input:
-                if name in self.graph.numbers and self.graph.numbers[name].size != 1:
-                    raise _Blocked
-            return [name for name in node.input if name not in self.graph.numbers]
-        raise _Blocked
-
-    def _is_depthwise(self, node: NodeProto) -> bool:
-        groups, inputs, outputs = conv_groups(self.graph, node)
-        return groups == inputs == outputs and groups > 1
-
-    def _check_border(self, node: NodeProto, *, side: str) -> None:
-        groups, inputs, outputs = conv_groups(self.graph, node)
-        channels = outputs if side == "out" else inputs
-        if channels != len(self.order):
-            raise _Blocked
-        size = channels // groups
-        if not np.array_equal(self.order // size, np.arange(channels) // size):
-            raise _Blocked  # the order would leave a group of this convolution
-
-    def apply(self) -> None:
-        """Write the order into the weights: new[order[k]] = old[k]."""
-        inverse = np.argsort(self.order)  # new[k] = old[inverse[k]]
-        for node in self.rows.values():
-            self.graph.own_number(node, 1, self.graph.numbers[node.input[1]][inverse])
-            if len(node.input) > 2 and node.input[2]:
-                self.graph.own_number(node, 2, self.graph.numbers[node.input[2]][inverse])
-        for node in self.columns.values():
-            groups, inputs, _ = conv_groups(self.graph, node)
-            self.graph.own_number(node, 1, _reorder_columns(self.graph.numbers[node.input[1]], inverse, groups, inputs))
-        self.graph.bypass(self.shuffle)
-
-
-def _reorder_columns(weight: NDArray[Any], inverse: NDArray[Any], groups: int, inputs: int) -> NDArray[Any]:
-    """Reorder a convolution's input channels. `weight` is (out, in/groups, …); groups keep their own."""
-    if groups == 1:
-        return weight[:, inverse]
-    size, out = inputs // groups, weight.shape[0] // groups
-    blocks = [
-        weight[group * out : (group + 1) * out, inverse[group * size : (group + 1) * size] - group * size]
-        for group in range(groups)
-    ]
-    return np.concatenate(blocks)
+from wenet_runtime.lowering.graph import Graph
+from wenet_runtime.lowering.reorder import tied_tensors
 
 
 def fold_shuffle(graph: Graph, shuffle: NodeProto) -> bool:
@@ -143,21 +26,66 @@ def fold_shuffle(graph: Graph, shuffle: NodeProto) -> bool:
     if graph.is_output(shuffle.output[0]):
         return False
     order = graph.numbers[shuffle.input[1]]  # shuffled[k] = input[order[k]]
-    before = _plan(graph, shuffle, shuffle.input[0], np.argsort(order))
-    plan = before if before is not None else _plan(graph, shuffle, shuffle.output[0], order)
-    if plan is None:
+    for start, new_order in ((shuffle.input[0], np.argsort(order)), (shuffle.output[0], order)):
+        tied = tied_tensors(graph, shuffle, start)
+        if tied is not None and tied.takes(new_order):
+            tied.reorder(new_order)
+            graph.bypass(shuffle)
+            return True
+    return False
+
+
+def reduce_shuffle(graph: Graph, shuffle: NodeProto) -> bool:
+    """Sort a shuffle's channels on both sides so that it only moves whole (producer, consumer) blocks.
+
+    Returns:
+        Whether the shuffle now moves larger pieces. If not, the graph is unchanged.
+    """
+    if graph.is_output(shuffle.output[0]):
         return False
-    plan.apply()
+    order = graph.numbers[shuffle.input[1]]
+    made = tied_tensors(graph, shuffle, shuffle.input[0])
+    read = tied_tensors(graph, shuffle, shuffle.output[0])
+    if made is None or read is None:
+        return False
+    channels = len(order)
+    if channels % made.border_groups or channels % read.border_groups:
+        return False
+    made_order, read_order, blocks = block_orders(order, made.border_groups, read.border_groups)
+    if pieces(blocks) >= pieces(order) or not made.takes(made_order) or not read.takes(read_order):
+        return False
+    made.reorder(made_order)
+    read.reorder(read_order)
+    graph.own_number(shuffle, 1, blocks)
     return True
 
 
-def _plan(graph: Graph, shuffle: NodeProto, start: str, order: NDArray[Any]) -> Optional[_Plan]:
-    plan = _Plan(graph, shuffle, order)
-    try:
-        plan.spread(start)
-    except _Blocked:
-        return None
-    # A set that wraps around the shuffle (both its sides tied together) cannot change on one side only.
-    if shuffle.input[0] in plan.tensors and shuffle.output[0] in plan.tensors:
-        return None
-    return plan
+def block_orders(
+    order: NDArray[Any], producers: int, consumers: int
+) -> "tuple[NDArray[Any], NDArray[Any], NDArray[Any]]":
+    """Sort both sides of a permutation within their groups.
+
+    Args:
+        order: shuffled[k] = input[order[k]].
+        producers: groups of equal size among the inputs.
+        consumers: groups of equal size among the shuffled.
+
+    Returns:
+        For the inputs and the shuffled, where each channel goes (old[k] = new[result[k]]), and the
+        permutation that is left between the sorted sides: at most producers × consumers runs.
+    """
+    channels = len(order)
+    goes_to = np.argsort(order)  # position of each input channel in the shuffled
+    consumer_of = goes_to // (channels // consumers)
+    producer = np.arange(channels) // (channels // producers)
+    # Both sides are sorted by where a channel comes from, so that a block's inside keeps its order.
+    sorted_inputs = np.lexsort((np.arange(channels), consumer_of, producer))
+    sorted_shuffled = np.lexsort((order, np.arange(channels) // (channels // consumers)))
+    input_place = np.argsort(sorted_inputs)
+    blocks = input_place[order[sorted_shuffled]]
+    return input_place, np.argsort(sorted_shuffled), blocks.astype(np.int64)
+
+
+def pieces(order: NDArray[Any]) -> int:
+    """Into how many runs of consecutive channels a permutation cuts its input."""
+    return int(np.count_nonzero(np.diff(order) != 1)) + 1

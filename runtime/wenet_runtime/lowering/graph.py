@@ -34,6 +34,22 @@ class Graph:
         self.numbers: Dict[str, NDArray[Any]] = dict(numbers)
         self.inputs = list(inputs)
         self.outputs = list(outputs)
+        self._makers: Dict[str, NodeProto] = {}
+        self._readers: Dict[str, List[NodeProto]] = {}
+        for node in self.nodes:
+            self._join(node)
+
+    def _join(self, node: NodeProto) -> None:
+        for tensor in node.output:
+            self._makers[tensor] = node
+        for tensor in set(node.input):
+            self._readers.setdefault(tensor, []).append(node)
+
+    def _part(self, node: NodeProto) -> None:
+        for tensor in node.output:
+            del self._makers[tensor]
+        for tensor in set(node.input):
+            self._readers[tensor] = [one for one in self._readers[tensor] if one is not node]
 
     @classmethod
     def parse(
@@ -93,14 +109,11 @@ class Graph:
 
     def producer(self, tensor: str) -> Optional[NodeProto]:
         """The node that makes `tensor`, None for inputs and numbers."""
-        for node in self.nodes:
-            if tensor in node.output:
-                return node
-        return None
+        return self._makers.get(tensor)
 
     def consumers(self, tensor: str) -> List[NodeProto]:
         """The nodes that read `tensor`."""
-        return [node for node in self.nodes if tensor in node.input]
+        return list(self._readers.get(tensor, ()))
 
     def is_output(self, tensor: str) -> bool:
         """Whether the model returns `tensor`."""
@@ -110,32 +123,55 @@ class Graph:
         """Give `node` a number of its own at input `position`, leaving other readers of the old one alone."""
         name = f"{node.name}.{position}"
         self.numbers[name] = value
+        self.connect(node, position, name)
+
+    def connect(self, node: NodeProto, position: int, tensor: str) -> None:
+        """Let `node` read `tensor` at input `position`."""
+        self._part(node)
         while len(node.input) <= position:
             node.input.append("")
-        node.input[position] = name
+        node.input[position] = tensor
+        self._join(node)
+
+    def replace(self, node: NodeProto, by: Sequence[NodeProto]) -> None:
+        """Put other nodes in a node's place."""
+        at = self._place(node)
+        self._part(node)
+        self.nodes[at : at + 1] = list(by)
+        for one in by:
+            self._join(one)
+
+    def _place(self, node: NodeProto) -> int:
+        return next(at for at, one in enumerate(self.nodes) if one is node)  # `index` would compare contents
 
     def bypass(self, node: NodeProto) -> None:
         """Remove a node of one input and one output, joining its readers to what it read."""
         source, target = node.input[0], node.output[0]
-        self.nodes.remove(node)
+        del self.nodes[self._place(node)]
+        self._part(node)
         if self.is_output(target):  # the model's output keeps its name: rename at the source instead
             source, target = target, source
             made_by = self.producer(target)
             if made_by is None:
                 raise BundleError(f"node '{node.name}' joins an input straight to an output")
+            self._part(made_by)
             made_by.output[list(made_by.output).index(target)] = source
+            self._join(made_by)
         for reader in self.consumers(target):
+            self._part(reader)
             for position, name in enumerate(reader.input):
                 if name == target:
                     reader.input[position] = source
+            self._join(reader)
+
+    def read_numbers(self) -> Dict[str, NDArray[Any]]:
+        """The numbers that some node reads, by name."""
+        return {name: value for name, value in self.numbers.items() if self._readers.get(name)}
 
     def to_bytes(self) -> bytes:
         """The model as ONNX bytes, opset 13, with only the numbers that are read."""
-        read = {name for node in self.nodes for name in node.input}
         initializers = [
-            numpy_helper.from_array(np.ascontiguousarray(value), name)
-            for name, value in self.numbers.items()
-            if name in read
+            numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in self.read_numbers().items()
         ]
         graph = helper.make_graph(self.nodes, "wenet", self.inputs, self.outputs, initializer=initializers)
         model = helper.make_model(graph, producer_name="wenet-runtime", opset_imports=[helper.make_opsetid("", OPSET)])
