@@ -48,6 +48,6 @@ def test_a_figure_over_its_goal_is_not_met() -> None:
 
 
 def test_every_benchmark_is_tested_here() -> None:
-    helpers = {"__init__", "common", "report", "bare_handler"}
+    helpers = {"__init__", "common", "report", "bare_handler", "networks"}
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - helpers == set(NAMES)
     assert importlib.util.find_spec("benchmarks.common") is not None

@@ -7,10 +7,14 @@ from wenet_trainer.models import MODELS, build
 from wenet_trainer.space import SearchSpace
 
 
+SMALL = {"digits_resnet": (1, 32, 10), "tiny": (1, 32, 10)}  # input channels, side, classes
+
+
 @pytest.mark.parametrize("name", list(MODELS))
-def test_every_model_answers_ten_classes_and_reaches_sixteen_groups(name):
-    net = build(name)
-    assert net(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
+def test_every_model_answers_all_its_classes_and_reaches_sixteen_groups(name):
+    net = build(name).eval()
+    channels, side, classes = SMALL.get(name, (3, 64, 1000))
+    assert net(torch.zeros(2, channels, side, side)).shape == (2, classes)
     assert MAX_GROUPS in SearchSpace.of(net).smallest().values()
 
 
@@ -19,7 +23,7 @@ def test_arguments_reach_the_constructor():
 
 
 def test_what_is_no_model_is_refused():
-    with pytest.raises(NetworkError, match="unknown model 'vgg': known are digits_resnet, tiny"):
+    with pytest.raises(NetworkError, match="unknown model 'vgg': known are digits_resnet, efficientnet_b0, mobilenet_v2, resnet50, tiny"):
         build("vgg")
     with pytest.raises(NetworkError, match="does not take"):
         build("tiny", {"depth": 3})

@@ -9,6 +9,9 @@ from wenet_trainer.errors import NetworkError
 
 MODELS: Mapping[str, str] = {
     "digits_resnet": "wenet_trainer.models.digits_resnet:DigitsResNet",
+    "efficientnet_b0": "wenet_trainer.models.efficientnet:EfficientNetB0",
+    "mobilenet_v2": "wenet_trainer.models.mobilenet_v2:MobileNetV2",
+    "resnet50": "wenet_trainer.models.resnet:ResNet50",
     "tiny": "wenet_trainer.models.tiny:TinyNet",
 }
 
