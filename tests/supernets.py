@@ -156,6 +156,20 @@ def make_supernet(seed: int = 0) -> Supernet:
     return make.supernet(x)
 
 
+def bottlenecks(*widths: int, channels: int = 32) -> Supernet:
+    """Residual blocks of two 1×1 layers around a shuffle, equal but for their width."""
+    make = SupernetBuilder(0)
+    x = make.add("Relu", [make.norm(make.conv("input", "stem", 1, channels, switched=False), "n", channels)], "r")
+    for number, width in enumerate(widths):
+        y = make.norm(make.conv(x, f"{number}.a", channels, width), f"{number}.an", width, layer=f"{number}.a")
+        y = make.shuffle(make.add("Relu", [y], f"{number}.ar"), f"{number}.s", width)
+        y = make.norm(make.conv(y, f"{number}.b", width, channels), f"{number}.bn", channels, layer=f"{number}.b")
+        x = make.add("Relu", [make.add("Add", [x, y], f"{number}.add")], f"{number}.out")
+    x = make.add("Flatten", [make.add("GlobalAveragePool", [x], "pool")], "flat", axis=1)
+    make.weights["head"] = np.ones((10, channels), np.float32)
+    return make.supernet(make.add("Gemm", [x, "head"], "fc", transB=1))
+
+
 def uniform(supernet: Supernet, groups: int) -> Dict[str, int]:
     """Every layer at `groups`, clipped to what it allows."""
     return {layer.name: max(one for one in layer.groups if one <= groups) for layer in supernet.layers}

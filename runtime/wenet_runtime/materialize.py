@@ -94,6 +94,7 @@ def lower(
     *,
     emitted: Optional[Mapping[str, int]] = None,
     fold: bool = True,
+    whole_blocks: int = 1,
 ) -> Graph:
     """The plain network of one configuration as a graph and its numbers.
 
@@ -104,6 +105,7 @@ def lower(
         emitted: layers that are computed with fewer groups and zeros between the blocks, by name: the same
             function, where an engine is quicker at it. Others keep their groups.
         fold: off leaves batch norms and shuffles as operators (the reference for the passes' tests).
+        whole_blocks: reduce a shuffle only where it then moves whole blocks of this many channels.
 
     Returns:
         The graph. Numbers that no pass changed are the supernet's own arrays, not copies.
@@ -130,7 +132,7 @@ def lower(
             gathers = [graph.node(shuffle.node) for shuffle in supernet.shuffles]
             left = [gather for gather in gathers if not fold_shuffle(graph, gather)]
             for gather in left:
-                reduce_shuffle(graph, gather)
+                reduce_shuffle(graph, gather, whole_blocks)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         # A bundle that was made wrong, not damaged: NumPy says where its parts disagree.
         raise BundleError(f"the bundle's parts do not fit together ({error}): export it again") from error

@@ -35,8 +35,14 @@ def fold_shuffle(graph: Graph, shuffle: NodeProto) -> bool:
     return False
 
 
-def reduce_shuffle(graph: Graph, shuffle: NodeProto) -> bool:
+def reduce_shuffle(graph: Graph, shuffle: NodeProto, whole_blocks: int = 1) -> bool:
     """Sort a shuffle's channels on both sides so that it only moves whole (producer, consumer) blocks.
+
+    Args:
+        graph: changed in place.
+        shuffle: one that did not fold.
+        whole_blocks: reduce only if all blocks then begin and end at multiples of this many channels;
+            an engine that knows the paper's shuffle itself is better left with it otherwise.
 
     Returns:
         Whether the shuffle now moves larger pieces. If not, the graph is unchanged.
@@ -52,7 +58,13 @@ def reduce_shuffle(graph: Graph, shuffle: NodeProto) -> bool:
     if channels % made.border_groups or channels % read.border_groups:
         return False
     made_order, read_order, blocks = block_orders(order, made.border_groups, read.border_groups)
-    if pieces(blocks) >= pieces(order) or not made.takes(made_order) or not read.takes(read_order):
+    cuts = np.flatnonzero(np.diff(blocks) != 1) + 1
+    if (
+        (cuts % whole_blocks).any()
+        or len(cuts) + 1 >= pieces(order)
+        or not made.takes(made_order)
+        or not read.takes(read_order)
+    ):
         return False
     made.reorder(made_order)
     read.reorder(read_order)

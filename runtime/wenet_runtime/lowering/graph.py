@@ -164,6 +164,30 @@ class Graph:
                     reader.input[position] = source
             self._join(reader)
 
+    def shapes(self) -> Dict[str, Tuple[int, ...]]:
+        """The shape of every tensor that follows from the inputs' shapes, for a batch of one; unknown sizes are 0."""
+        inputs = []
+        for value in self.inputs:
+            one = onnx.ValueInfoProto()
+            one.CopyFrom(value)
+            one.type.tensor_type.shape.dim[0].dim_value = 1
+            inputs.append(one)
+        small = {name: value for name, value in self.read_numbers().items() if value.dtype == np.int64}
+        inputs += [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+            for name, value in self.read_numbers().items()
+            if name not in small
+        ]
+        # Sizes to reshape to are read by the inference; weights only need to have a shape.
+        numbers = [numpy_helper.from_array(value, name) for name, value in small.items()]
+        graph = helper.make_graph(self.nodes, "shapes", inputs, self.outputs, initializer=numbers)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+        return {
+            value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
+            for value in (*inferred.value_info, *inferred.input, *inferred.output)
+        }
+
     def read_numbers(self) -> Dict[str, NDArray[Any]]:
         """The numbers that some node reads, by name."""
         return {name: value for name, value in self.numbers.items() if self._readers.get(name)}

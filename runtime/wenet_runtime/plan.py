@@ -1,0 +1,172 @@
+"""Decides with how many groups each layer is emitted: by measurement on this host with this engine.
+
+A layer of g groups may be computed with fewer groups and zeros between the blocks. That costs arithmetic
+and buys kernels that suit the engine, or shuffles that disappear; which wins, only a measurement tells.
+A plan belongs to one engine on one host and never travels.
+"""
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from wenet_runtime.bundle import Layer
+from wenet_runtime.lowering.graph import Graph
+from wenet_runtime.materialize import Supernet, lower
+from wenet_runtime.segments import Segment, segments
+
+# (graphs of one input and one output, shape of the input without the batch) → milliseconds of each.
+Measure = Callable[[Sequence[Graph], Tuple[int, ...]], List[float]]
+VECTOR = 16  # channels that the widest vector unit takes at once
+MARGIN = 0.97  # a candidate replaces another only when it is this much quicker
+CHUNK = 6  # candidates measured interleaved
+
+
+@dataclass
+class Figures:
+    """What one engine was measured to take on one host. Segments of any supernet share them.
+
+    Attributes:
+        times_ms: by segment signature, by emitted groups as "4.4.16".
+        peak: multiply-accumulates per ms that the dense segments reached at most, with some room.
+    """
+
+    times_ms: Dict[str, Dict[str, float]] = field(default_factory=dict)
+    peak: Optional[float] = None
+
+
+def emitted_by_rule(layers: Sequence[Layer], groups: Mapping[str, int], spatial: Mapping[str, bool]) -> Dict[str, int]:
+    """The choice without a measurement, for hosts that cannot be measured on.
+
+    A convolution over neighbourhoods whose groups are smaller than a vector falls off an engine's vector
+    kernels and pays for copying every neighbourhood, so its groups are joined until they fill a vector.
+    Everything else keeps its groups: a 1×1 convolution is a matrix product at any size.
+
+    Args:
+        layers: the network's weight-enabled layers.
+        groups: their configuration.
+        spatial: whether a layer's kernel is larger than 1×1, by name.
+
+    Returns:
+        Emitted groups of the layers that change.
+    """
+    found: Dict[str, int] = {}
+    for layer in layers:
+        count = groups[layer.name]
+        while count > 1 and spatial[layer.name] and min(layer.in_channels, layer.out_channels) // count < VECTOR:
+            count //= 2
+        if count != groups[layer.name]:
+            found[layer.name] = count
+    return found
+
+
+class Plan:
+    """Chooses emitted groups for any configuration of one supernet, measuring what it does not know yet.
+
+    Args:
+        supernet: the network.
+        measure: takes the time of models on this host; None decides by the rule alone.
+        whole_blocks: what the engine wants of shuffles, see `lower`.
+        figures: what was measured on this host before; new figures are added to it.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        measure: Optional[Measure] = None,
+        *,
+        whole_blocks: int = 1,
+        figures: Optional[Figures] = None,
+    ) -> None:
+        self.figures = Figures() if figures is None else figures
+        self._supernet = supernet
+        self._whole_blocks = whole_blocks
+        self._spatial = {
+            layer.name: supernet.weights[layer.weight].ndim == 4 and supernet.weights[layer.weight].shape[2] > 1
+            for layer in supernet.layers
+        }
+        self._measure = measure
+        self._segments = segments(supernet) if measure is not None else ()
+
+    def by_rule(self, groups: Mapping[str, int]) -> Dict[str, int]:
+        """What is chosen without a measurement."""
+        return emitted_by_rule(self._supernet.layers, groups, self._spatial)
+
+    def emitted(self, groups: Mapping[str, int]) -> Dict[str, int]:
+        """Emitted groups of the layers that are better computed with fewer than `groups` gives them."""
+        chosen = self.by_rule(groups)
+        for segment in self._segments:
+            chosen.update(self._tuned(segment, groups, chosen))
+        return {name: count for name, count in chosen.items() if count != groups[name]}
+
+    def settled(self, groups: Mapping[str, int]) -> Dict[str, int]:
+        """`emitted`, unless the whole network is quicker by the rule or as it stands: segments are measured
+        between neighbours that stand for many, so their sum may err.
+        """
+        choices: List[Dict[str, int]] = []
+        for one in (self.emitted(groups), self.by_rule(groups), {}):
+            if one not in choices:
+                choices.append(one)
+        if self._measure is None or len(choices) == 1:
+            return choices[0]
+        graphs = [lower(self._supernet, groups, emitted=one, whole_blocks=self._whole_blocks) for one in choices]
+        times = self._measure(graphs, self._supernet.inputs[0].shape[1:])
+        return choices[times.index(min(times))]
+
+    def _tuned(self, segment: Segment, groups: Mapping[str, int], start: Mapping[str, int]) -> Dict[str, int]:
+        layers = segment.supernet.layers
+        best = {layer.name: start.get(layer.name, groups[layer.name]) for layer in layers}
+        for unit in segment.units:
+            levels = [[one for one in layer.groups if groups[layer.name] % one == 0] for layer in layers]
+            choices = [level if layer.name in unit else [best[layer.name]] for layer, level in zip(layers, levels)]
+            candidates = [
+                {layer.name: count for layer, count in zip(layers, counts)} for counts in itertools.product(*choices)
+            ]
+            best = self._quickest(segment, candidates, best)
+        return best
+
+    def _quickest(self, segment: Segment, candidates: List[Dict[str, int]], start: Mapping[str, int]) -> Dict[str, int]:
+        """The candidate that is quickest by more than the margin, starting from `start`."""
+        work = {_key(one): self._macs(segment, one) for one in candidates}
+        best, best_ms = dict(start), self._time(segment, [start])[0]
+        left = sorted(candidates, key=lambda one: work[_key(one)])
+        while left:
+            # No host computes faster than its peak, so what needs more arithmetic than that is not tried.
+            left = [one for one in left if work[_key(one)] <= best_ms * self._peak()]
+            chunk, left = left[:CHUNK], left[CHUNK:]
+            for one, took_ms in zip(chunk, self._time(segment, chunk)):
+                if took_ms < best_ms * MARGIN:
+                    best, best_ms = one, took_ms
+        return best
+
+    def _time(self, segment: Segment, candidates: Sequence[Mapping[str, int]]) -> List[float]:
+        known = self.figures.times_ms.setdefault(segment.signature, {})
+        missing = [one for one in candidates if _key(one) not in known]
+        if missing:
+            assert self._measure is not None
+            # Groups and emitted groups are the same here: zeros cost as much as any number.
+            graphs = [lower(segment.supernet, one, whole_blocks=self._whole_blocks) for one in missing]
+            for one, took_ms in zip(missing, self._measure(graphs, segment.shape)):
+                known[_key(one)] = took_ms
+        return [known[_key(one)] for one in candidates]
+
+    def _macs(self, segment: Segment, groups: Mapping[str, int]) -> float:
+        """Multiply-accumulates of the segment's layers when emitted so, for the whole image."""
+        total = 0.0
+        for layer in segment.supernet.layers:
+            weight = segment.supernet.weights[layer.weight]
+            total += weight.size / groups[layer.name] * segment.positions[layer.name]
+        return total
+
+    def _peak(self) -> float:
+        """Multiply-accumulates per ms of the segments' dense form, at its best, with some room."""
+        if self.figures.peak is None:
+            best = 0.0
+            for segment in {one.signature: one for one in self._segments}.values():
+                dense = {layer.name: 1 for layer in segment.supernet.layers}
+                best = max(best, self._macs(segment, dense) / self._time(segment, [dense])[0])
+            self.figures.peak = 1.2 * best
+        return self.figures.peak
+
+
+def _key(groups: Mapping[str, int]) -> str:
+    return ".".join(map(str, groups.values()))

@@ -1,0 +1,118 @@
+"""Emitted groups follow measurements, never change an answer, and are measured once."""
+
+from typing import Dict, List, Mapping, Sequence, Tuple
+
+import numpy as np
+import pytest
+
+from tests.supernets import bottlenecks, images, make_supernet, random_groups, run, uniform
+from wenet_runtime.lowering.graph import Graph, conv_groups
+from wenet_runtime.materialize import Supernet, lower, materialize
+from wenet_runtime.plan import Figures, Plan
+
+
+class Clock:
+    """A made-up host: its time follows from the groups of the convolutions it is given."""
+
+    def __init__(self, cost: "Mapping[int, float]", fixed_ms: float = 1.0) -> None:
+        self.cost = cost
+        self.fixed_ms = fixed_ms
+        self.measured = 0
+
+    def __call__(self, graphs: Sequence[Graph], shape: Tuple[int, ...]) -> List[float]:
+        del shape
+        self.measured += len(graphs)
+        return [self.fixed_ms + sum(self._ms(graph)) for graph in graphs]
+
+    def _ms(self, graph: Graph) -> List[float]:
+        found = []
+        for node in graph.nodes:
+            if node.op_type == "Conv":
+                groups, inputs, outputs = conv_groups(graph, node)
+                if groups < inputs:  # depthwise costs nothing here
+                    found.append(self.cost.get(groups, 1.0) * inputs * outputs / 1000)
+        return found
+
+
+CHEAP_AT_FOUR = Clock({1: 1.0, 2: 0.6, 4: 0.2, 8: 0.5, 16: 0.5})
+
+
+def convolutions(supernet: Supernet, chosen: Mapping[str, int]) -> Dict[str, int]:
+    kinds = {layer.name: layer.kind for layer in supernet.layers}
+    return {name: count for name, count in chosen.items() if kinds[name] == "conv"}
+
+
+def test_layers_are_emitted_with_the_groups_that_measured_quickest() -> None:
+    supernet = make_supernet()
+    chosen = convolutions(supernet, Plan(supernet, CHEAP_AT_FOUR).emitted(uniform(supernet, 16)))
+    assert chosen == dict.fromkeys(convolutions(supernet, uniform(supernet, 16)), 4)
+
+
+def test_a_layer_never_gets_more_groups_than_it_has() -> None:
+    supernet = make_supernet()
+    assert convolutions(supernet, Plan(supernet, CHEAP_AT_FOUR).emitted(uniform(supernet, 2))) == {}
+    assert Plan(supernet, CHEAP_AT_FOUR).emitted(uniform(supernet, 1)) == {}
+
+
+def test_what_is_hardly_quicker_is_left_as_it_is() -> None:
+    supernet = make_supernet()
+    close = Clock({1: 1.0, 2: 0.6, 4: 0.495, 8: 0.5, 16: 0.5}, fixed_ms=1e-3)
+    groups = {**uniform(supernet, 16), "b.conv2": 1}  # the only layer that the rule would change
+    assert convolutions(supernet, Plan(supernet, close).emitted(groups)) == {}
+
+
+def test_figures_are_taken_once_for_all_configurations_and_plans_of_a_host() -> None:
+    supernet, figures, clock = make_supernet(), Figures(), Clock({4: 0.2})
+    plan = Plan(supernet, clock, figures=figures)
+    first = plan.emitted(uniform(supernet, 16))
+    taken = clock.measured
+    assert taken > 0
+    assert plan.emitted(uniform(supernet, 16)) == first
+    assert Plan(make_supernet(1), clock, figures=figures).emitted(uniform(supernet, 16)) == first
+    assert clock.measured == taken
+
+
+def test_what_needs_more_arithmetic_than_the_host_can_do_in_time_is_not_tried() -> None:
+    supernet = bottlenecks(64)
+    frugal, fair = Clock({1: 1.0, 2: 0.5, 4: 0.25, 8: 0.125, 16: 0.0625}, 1e-3), Clock({1: 1.0}, 1e-3)
+    Plan(supernet, frugal).emitted(uniform(supernet, 16))
+    Plan(supernet, fair).emitted(uniform(supernet, 16))
+    assert frugal.measured < fair.measured
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_random_emission_answers_as_the_network_does(seed: int) -> None:
+    supernet = make_supernet(seed)
+    groups = random_groups(supernet, seed)
+    choose = np.random.default_rng(seed)
+    emitted = {
+        name: int(choose.choice([one for one in (1, 2, 4, 8, 16) if one <= count])) for name, count in groups.items()
+    }
+    expected = run(materialize(supernet, groups, fold=False), images(3))
+    for whole_blocks in (1, 16):
+        found = run(lower(supernet, groups, emitted=emitted, whole_blocks=whole_blocks).to_bytes(), images(3))
+        assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_the_rule_fills_vectors_of_layers_over_neighbourhoods_only() -> None:
+    supernet = make_supernet()
+    assert Plan(supernet).emitted(uniform(supernet, 16)) == {"b.conv2": 2}  # 32 channels: 16 a group
+    assert Plan(supernet).emitted(uniform(supernet, 2)) == {}
+
+
+def test_the_whole_network_decides_when_its_segments_misled() -> None:
+    supernet = make_supernet()
+
+    def misled(graphs: Sequence[Graph], shape: Tuple[int, ...]) -> List[float]:
+        whole = shape == supernet.inputs[0].shape[1:]
+        return [-one if whole else one for one in CHEAP_AT_FOUR(graphs, shape)]
+
+    groups = uniform(supernet, 16)
+    assert Plan(supernet, CHEAP_AT_FOUR).settled(groups) == Plan(supernet, CHEAP_AT_FOUR).emitted(groups)
+    assert Plan(supernet, misled).settled(groups) != Plan(supernet, misled).emitted(groups)
+
+
+def test_without_a_measurement_the_rule_is_settled() -> None:
+    supernet = make_supernet()
+    groups = uniform(supernet, 16)
+    assert Plan(supernet).settled(groups) == Plan(supernet).by_rule(groups)
