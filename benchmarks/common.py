@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wenet_runtime.builder import this_device
+from wenet_runtime.device import this_device
 from wenet_runtime.files import write_atomic
 
 PACKAGES = ("wenet-runtime", "numpy", "onnxruntime", "fastapi", "starlette", "uvicorn", "httptools", "uvloop")
@@ -54,13 +54,14 @@ def at_most(value: float, limit: float, unit: str, how: str) -> Figure:
 Measured = tuple[Mapping[str, Figure], Mapping[str, Any]]
 
 
-def run(name: str, question: str, measure: Callable[[Arguments], Measured]) -> None:
+def run(name: str, question: str, measure: Callable[[Arguments], Measured], *, needs_bundle: bool = True) -> None:
     """Parse the arguments, measure, print the JSON object.
 
     Args:
         name: the benchmark's module name.
         question: what it answers, in a line.
         measure: returns figures by name and raw samples by name.
+        needs_bundle: whether `--bundle` must be there.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=question)
     parser.add_argument("--quick", action="store_true", help="few samples: shows that it works, not how fast it is")
@@ -68,7 +69,7 @@ def run(name: str, question: str, measure: Callable[[Arguments], Measured]) -> N
     parser.add_argument("--bundle", type=Path, default=ROOT / "out/demo/bundle", help="bundle to measure")
     parser.add_argument("--seed", type=int, default=0)
     arguments = Arguments(**vars(parser.parse_args()))
-    if not arguments.bundle.is_dir():
+    if needs_bundle and not arguments.bundle.is_dir():
         parser.error(f"no bundle at {arguments.bundle}: run `make demo` first, or give --bundle")
     figures, samples = measure(arguments)
     result = {

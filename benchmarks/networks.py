@@ -1,6 +1,7 @@
 """The paper's three networks with random numbers: what their operating modes cost needs no training."""
 
 import dataclasses
+import random
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,6 +20,7 @@ from wenet_trainer.space import SearchSpace
 from wenet_trainer.supernet import fixed_norms, set_active, switchable_norms
 from wenet_trainer.topology import describe
 
+MIXED = 12  # random configurations that the statistics are drawn for, beside the uniform ones
 NETWORKS = ("resnet50", "mobilenet_v2", "efficientnet_b0")
 
 
@@ -46,7 +48,7 @@ def make_torch(name: str, seed: int = 0) -> nn.Module:
             if isinstance(module, Bottleneck | InvertedResidual | MBConv):
                 for norm in _last_norms(module):  # small, or the sum over many blocks explodes
                     norm.weight.uniform_(0.1, 0.4)
-        _settle(net)
+        _settle(net, seed)
     return net
 
 
@@ -90,32 +92,36 @@ def _last_norms(block: Bottleneck | InvertedResidual | MBConv) -> list[nn.BatchN
     return [norm for _, norm in last.norms()]
 
 
-def _settle(net: nn.Module) -> None:
+def _settle(net: nn.Module, seed: int) -> None:
     """Draw every norm's statistics in units of what it meets: means from ±0.3, variances from 0.5 to 2.
 
     Units of 1 would fit no grouped layer, whose sums are shorter: after some of them only the biases
-    would be left, and the answers would not depend on the image.
+    would be left, and the answers would not depend on the image. Where another configuration brings a norm
+    more than the one before did its statistics grow with it, or the signal would explode and rounding with it.
     """
-    settled: set[nn.BatchNorm2d] = set()
+    met: dict[nn.BatchNorm2d, float] = {}
 
     def settle(module: nn.Module, inputs: tuple[Tensor]) -> None:
         norm = module.active_norm() if isinstance(module, SwitchableBatchNorm2d) else module
         assert isinstance(norm, nn.BatchNorm2d)
-        if norm in settled:
-            return
-        settled.add(norm)
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        square = inputs[0].square().mean()
-        norm.running_mean.uniform_(-0.3, 0.3).mul_(square.sqrt())
-        norm.running_var.uniform_(0.5, 2.0).mul_(square)
+        square = float(inputs[0].square().mean())
+        if norm not in met:
+            met[norm] = 1.0
+            norm.running_mean.uniform_(-0.3, 0.3)
+            norm.running_var.uniform_(0.5, 2.0)
+        if met[norm] < square or met[norm] == 1.0:
+            norm.running_mean.mul_((square / met[norm]) ** 0.5)
+            norm.running_var.mul_(square / met[norm])
+            met[norm] = square
 
     norms: dict[str, nn.BatchNorm2d] = {**switchable_norms(net), **fixed_norms(net)}
     hooks = [norm.register_forward_pre_hook(settle) for norm in norms.values()]
-    space = SearchSpace.of(net)
-    for config in space.uniforms():
+    space, rng = SearchSpace.of(net), random.Random(seed)
+    for config in (*space.uniforms(), *(space.sample(rng) for _ in range(MIXED))):
         set_active(net, config)
-        net(torch.randn(8, 3, 64, 64))
+        net(torch.randn(4, 3, 64, 64))
     set_active(net, space.full())
     for hook in hooks:
         hook.remove()

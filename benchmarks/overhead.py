@@ -13,9 +13,9 @@ import numpy as np
 
 from benchmarks.common import ROOT, Arguments, Measured, at_most, reported, run
 from wenet_runtime.bundle import Bundle
+from wenet_runtime.canary import golden_inputs
 from wenet_runtime.engines.ort import OrtBackend, OrtEngine
 from wenet_runtime.materialize import Supernet, materialize
-from wenet_runtime.pool import golden_inputs
 
 QUESTION = "What does POST /infer add to session.run, against a bare FastAPI handler running the same session?"
 ROUNDS = 1000

@@ -8,11 +8,12 @@ import numpy as np
 from benchmarks.common import Arguments, Measured, at_most, run
 from wenet_runtime.budget import Budget, Deadline, RequestOptions
 from wenet_runtime.bundle import Bundle
+from wenet_runtime.canary import golden_inputs
 from wenet_runtime.controller import Controller
 from wenet_runtime.engines.ort import OrtBackend
-from wenet_runtime.materialize import Supernet, materialize
+from wenet_runtime.materialize import Supernet, lower
 from wenet_runtime.meters.none import NoMeter
-from wenet_runtime.pool import Pool, golden_inputs
+from wenet_runtime.pool import Pool
 from wenet_runtime.profiler import measure as profile
 from wenet_runtime.runtime import Runtime
 
@@ -23,7 +24,10 @@ def measure(arguments: Arguments) -> Measured:
     """Time requests through the runtime: blocks that stay in a mode against blocks that alternate, interleaved."""
     bundle = Bundle(arguments.bundle)
     supernet = Supernet.of(bundle)
-    pool = Pool(bundle, OrtBackend(), lambda mode: materialize(supernet, mode.groups, bundle.statistics(mode)))
+    backend = OrtBackend()
+    pool = Pool(
+        bundle, backend, lambda mode: backend.build(lower(supernet, mode.groups, bundle.statistics(mode)), mode.id)
+    )
     inputs = golden_inputs(bundle, rows=1)
     profiles = profile(pool.engines, inputs, rounds=50)
     controller = Controller(bundle.modes, profiles)

@@ -4,59 +4,38 @@
 and never travels. A damaged or foreign entry is ignored with a warning and built again.
 """
 
-import hashlib
+import contextlib
+import fcntl
 import json
 import math
 import os
-import platform
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Dict, Mapping, Optional
+from typing import TYPE_CHECKING, Callable, Collection, Dict, Iterator, Mapping, Optional, Tuple
 
-from wenet_runtime import __version__
 from wenet_runtime.bundle import Bundle, Mode
+from wenet_runtime.device import Device
+from wenet_runtime.engines.base import Artifact, Backend
 from wenet_runtime.errors import EngineError
 from wenet_runtime.files import write_atomic
+from wenet_runtime.memory import Footprint, footprint_of
+from wenet_runtime.mode_store import ModeStore, write_modes
 from wenet_runtime.profile import Profile
 
 if TYPE_CHECKING:
     from wenet_runtime.materialize import Supernet
 
 Progress = Callable[[str, int, int], None]
+# (supernet, groups) → groups that layers are computed with where that is quicker.
+Emitted = Callable[["Supernet", Mapping[str, int]], Mapping[str, int]]
+
+LOCK = "lock"
+MAX_THREADS = 256
 
 
-@dataclass(frozen=True)
-class Device:
-    """What an engine's figures depend on."""
-
-    machine: str
-    processor: str
-    cores: int
-    engine: str
-    engine_version: str
-    threads: int
-    runtime_version: str = __version__
-
-    @property
-    def fingerprint(self) -> str:
-        """Sixteen hex digits that change with any of it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def this_device(engine: str, engine_version: str, threads: int) -> Device:
-    """Describe the machine this runs on."""
-    return Device(platform.machine(), _processor(), os.cpu_count() or 1, engine, engine_version, threads)
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith(("model name", "Model", "Hardware")):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass  # not Linux: the general name will do
-    return platform.processor() or "unknown"
+def _silent(what: str, done: int, total: int) -> None:
+    del what, done, total
 
 
 def _plausible(profile: Profile) -> bool:
@@ -66,7 +45,8 @@ def _plausible(profile: Profile) -> bool:
     if not all(isinstance(one, (int, float)) and math.isfinite(one) and one > 0 for one in times):
         return False
     known = isinstance(energy, (int, float)) and math.isfinite(energy) and energy >= 0
-    return list(times) == sorted(times) and (energy is None or known)
+    possible = profile.threads is None or (type(profile.threads) is int and 1 <= profile.threads <= MAX_THREADS)
+    return list(times) == sorted(times) and (energy is None or known) and possible
 
 
 class DeviceCache:
@@ -76,12 +56,34 @@ class DeviceCache:
         root: the cache's root, from `--cache-dir`.
         bundle: the bundle it belongs to.
         device: the device it belongs to.
+        backend: builds what the cache lacks.
+        emitted: with how many groups a mode's layers are computed; by default their own.
+        plan_id: names the plan behind `emitted`: modes built by another plan are built again.
+
+    Attributes:
+        bundle, path: what it belongs to, and where it lies.
     """
 
-    def __init__(self, root: Path, bundle: Bundle, device: Device) -> None:
-        self._bundle = bundle
+    def __init__(
+        self,
+        root: Path,
+        bundle: Bundle,
+        device: Device,
+        backend: Backend,
+        *,
+        emitted: Emitted = lambda supernet, groups: {},
+        plan_id: str = "",
+    ) -> None:
+        self.bundle = bundle
         self._device = device
-        self._supernet: Optional[Supernet] = None  # read once, and only if something is built
+        self._backend = backend
+        self._emitted = emitted
+        self._store: Optional[ModeStore] = None
+        self._identity = {
+            "bundle": bundle.sha256,
+            "plan": plan_id,
+            **{name: str(value) for name, value in asdict(device).items()},
+        }
         self.path = root / bundle.sha256 / device.fingerprint
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -91,56 +93,102 @@ class DeviceCache:
                 f"cannot use the cache {self.path} ({error.strerror}): choose another --cache-dir"
             ) from None
 
-    def model(self, mode: Mode) -> bytes:
-        """The mode's plain ONNX model: from the cache when intact, else materialized and kept."""
-        cached = self._read_model(mode)
-        return cached if cached is not None else self._build(mode)
-
-    def build(self, progress: Progress = lambda what, done, total: None) -> None:
-        """Materialize every mode that the cache lacks."""
-        for done, mode in enumerate(self._bundle.modes):
-            progress(f"building {mode.id}", done, len(self._bundle.modes))
-            self.model(mode)
-
-    def _read_model(self, mode: Mode) -> Optional[bytes]:
+    def artifact(self, mode: Mode) -> Artifact:
+        """The mode as the engine built it; all modes are built first if the cache has not all of them intact."""
         try:
-            data = (self.path / f"{mode.id}.onnx").read_bytes()
-            promised = (self.path / f"{mode.id}.sha256").read_text().strip()
-        except OSError:
-            return None
-        except ValueError:
-            promised = ""  # not even text
-        if hashlib.sha256(data).hexdigest() == promised:
-            return data
-        warnings.warn(f"the cached model of mode '{mode.id}' is damaged: building it again", stacklevel=2)
+            return self._opened(_silent).artifact(mode.id)
+        except OSError as error:
+            raise EngineError(
+                f"the cached model of mode '{mode.id}' has gone ({error.strerror}): start again to build it"
+            ) from None
+
+    def build(self, progress: Progress = _silent) -> None:
+        """Build every mode unless the cache has all of them intact.
+
+        Raises:
+            EngineError: the engine does not take a mode, or the cache cannot be written.
+            BundleError: the bundle's parts do not fit together.
+        """
+        self._opened(progress)
+
+    def footprints(self) -> Optional[Dict[str, Footprint]]:
+        """What every mode takes in memory, by its id; None where nothing is built yet."""
+        store = self._store or self._read()
+        return None if store is None else {one.id: footprint_of(store.artifact(one.id)) for one in self.bundle.modes}
+
+    def _opened(self, progress: Progress) -> ModeStore:
+        if self._store is None:
+            with self._lock():  # of two processes that start on an empty cache, one builds
+                self._store = self._read() or self._build(progress)
+        return self._store
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        try:
+            descriptor = os.open(str(self.path / LOCK), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # let go of by the system if this process ends
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _read(self) -> Optional[ModeStore]:
+        try:
+            return ModeStore(self.path, identity=self._identity, modes=[mode.id for mode in self.bundle.modes])
+        except FileNotFoundError as error:
+            if (self.path / "index.json").exists():
+                warnings.warn(f"the cache lacks {Path(error.filename).name}: building all modes again", stacklevel=4)
+        except (OSError, ValueError) as error:
+            warnings.warn(f"the cache cannot be used, {error}: building all modes again", stacklevel=4)
         return None
 
-    def _build(self, mode: Mode) -> bytes:
-        from wenet_runtime.materialize import Supernet, materialize  # onnx loads only when something is built
+    def _build(self, progress: Progress) -> ModeStore:
+        try:
+            write_modes(self.path, self._built(progress), identity=self._identity)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        store = self._read()
+        if store is None:
+            raise EngineError(f"what was written to {self.path} cannot be read again: choose another --cache-dir")
+        return store
 
-        if self._supernet is None:
-            self._supernet = Supernet.of(self._bundle)
-        data = materialize(self._supernet, mode.groups, self._bundle.statistics(mode))
-        write_atomic(self.path / f"{mode.id}.onnx", data, mode=0o600)
-        write_atomic(self.path / f"{mode.id}.sha256", hashlib.sha256(data).hexdigest().encode(), mode=0o600)
-        return data
+    def _built(self, progress: Progress) -> Iterator[Tuple[str, Artifact]]:
+        from wenet_runtime.materialize import Supernet, lower  # onnx loads only when something is built
 
-    def read_profiles(self, meter: str) -> Optional[Dict[str, Profile]]:
-        """The profile measured here earlier with this meter, or None when there is none that fits."""
+        supernet = Supernet.of(self.bundle)
+        modes = self.bundle.modes
+        for done, mode in enumerate(modes):
+            progress(f"building {mode.id}", done, len(modes))
+            emitted = self._emitted(supernet, mode.groups)
+            statistics = self.bundle.statistics(mode)
+            graph = lower(supernet, mode.groups, statistics, emitted=emitted, precision=mode.precision)
+            yield mode.id, self._backend.build(graph, mode.id)
+
+    def _unwritable(self, error: OSError) -> EngineError:
+        return EngineError(f"cannot write the cache {self.path} ({error.strerror}): choose another --cache-dir")
+
+    def read_profiles(self, meter: str, modes: Optional[Collection[str]] = None) -> Optional[Dict[str, Profile]]:
+        """The profile measured here earlier with this meter, or None when there is none that fits.
+
+        `modes` are the ids it must have; others it may have. All of the bundle's if not given.
+        """
         path = self.path / "profile.json"
         try:
             members = json.loads(path.read_text())
             profiles = {mode_id: Profile(**figures) for mode_id, figures in members["modes"].items()}
-            own = (members["bundle_sha256"], members["device"]) == (self._bundle.sha256, asdict(self._device))
+            own = (members["bundle_sha256"], members["device"]) == (self.bundle.sha256, asdict(self._device))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             warnings.warn(f"the cached profile is unreadable ({error}): measuring again", stacklevel=2)
             return None
-        expected = {mode.id for mode in self._bundle.modes}
+        known = {mode.id for mode in self.bundle.modes}
+        wanted = known if modes is None else set(modes)
         if own and members.get("meter") != meter:
             return None  # another meter's energy would be shown as this one's
-        if not own or set(profiles) != expected or not all(map(_plausible, profiles.values())):
+        if not own or not wanted <= set(profiles) <= known or not all(map(_plausible, profiles.values())):
             warnings.warn("the cached profile does not fit this bundle and device: measuring again", stacklevel=2)
             return None
         return profiles
@@ -148,7 +196,7 @@ class DeviceCache:
     def write_profiles(self, profiles: Mapping[str, Profile], *, meter: str, measured_at: str) -> None:
         """Keep a profile for later starts with the same source of energy."""
         members = {
-            "bundle_sha256": self._bundle.sha256,
+            "bundle_sha256": self.bundle.sha256,
             "device": asdict(self._device),
             "measured_at": measured_at,
             "meter": meter,

@@ -33,6 +33,7 @@ from wenet_runtime.manifest import (
     encode_manifest,
 )
 from wenet_runtime.manifest_checks import check_manifest
+from wenet_runtime.tensors import map_tensors
 
 # The contract's values belong to this room for whoever uses it.
 __all__ = [
@@ -107,8 +108,8 @@ class Bundle:
         return (self.path / TOPOLOGY).read_bytes()
 
     def weights(self) -> Dict[str, NDArray[Any]]:
-        """Every number of the supernet by name: full weights and all batch-norm patterns."""
-        return load_tensors(self.path / WEIGHTS)
+        """Every number of the supernet by name: full weights and all batch-norm patterns, mapped and not read."""
+        return map_tensors(self.path / WEIGHTS)
 
     def statistics(self, mode: Mode) -> Dict[str, NDArray[Any]]:
         """The mode's recalibrated batch-norm statistics by name; empty when it has none of its own."""

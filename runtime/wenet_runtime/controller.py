@@ -9,6 +9,7 @@ from wenet_runtime.budget import Deadline, RequestOptions
 from wenet_runtime.bundle import Mode
 from wenet_runtime.errors import BudgetImpossible, EnergyUnavailable, UnknownMode
 from wenet_runtime.policy import Candidate, Choice, Limits, select
+from wenet_runtime.pool import Residency
 from wenet_runtime.profile import Profile
 from wenet_runtime.slowdown import Slowdown, quantile
 
@@ -54,15 +55,22 @@ class Controller:
     def _slowdown(self, rows: int) -> Slowdown:
         return self._slowdowns.setdefault(rows, Slowdown(self._attainment))
 
-    def allowed(self, options: RequestOptions) -> List[Mode]:
+    def allowed(self, options: RequestOptions, out: Optional[Mapping[str, str]] = None) -> List[Mode]:
         """The modes a request accepts: its pin, and its accuracy floor.
+
+        Args:
+            options: the request's.
+            out: modes that are out of service, and why.
 
         Raises:
             UnknownMode: the pinned mode is not served.
             BudgetImpossible: no mode is accurate enough.
         """
-        modes = list(self._modes.values())
+        out = out or {}
+        modes = [mode for mode in self._modes.values() if mode.id not in out]
         if options.mode is not None:
+            if options.mode in out:
+                raise UnknownMode(f"mode '{options.mode}' is not served: {out[options.mode]}")
             if options.mode not in self._modes:
                 raise UnknownMode(f"no mode '{options.mode}': served are {', '.join(self._modes)}")
             modes = [self._modes[options.mode]]
@@ -77,7 +85,7 @@ class Controller:
             )
         return accurate
 
-    def candidate(self, mode: Mode, rows: int) -> Candidate:
+    def candidate(self, mode: Mode, rows: int, *, resident: bool = True) -> Candidate:
         """What a mode is predicted to take now for a batch of `rows`."""
         profile = self.profiles[mode.id]
         slowdown = self._slowdown(rows)
@@ -93,10 +101,18 @@ class Controller:
             bound_ms=now_ms + excess_ms + overhead.bound_ms,
             idle_ms=profile.p50_ms * rows + overhead.least_ms,
             energy_mj=profile.energy_mj,
+            resident=resident,
         )
 
     def choose(
-        self, options: RequestOptions, deadline: Deadline, *, rows: int, now_s: float, wait_ms: float = 0
+        self,
+        options: RequestOptions,
+        deadline: Deadline,
+        *,
+        rows: int,
+        now_s: float,
+        wait_ms: float = 0,
+        residency: Optional[Residency] = None,
     ) -> Choice:
         """Choose a mode for a request.
 
@@ -106,13 +122,18 @@ class Controller:
             rows: rows of its batch.
             now_s: the monotonic clock.
             wait_ms: time it will still wait before it can start; 0 once the engine is free.
+            residency: which modes are there; all if not given.
 
         Raises:
             EnergyUnavailable: an energy budget, but no allowed mode's energy is known.
-            BudgetImpossible, InfeasibleBudget: see `policy.select`.
+            UnknownMode, BudgetImpossible: see `allowed`.
+            BudgetImpossible, InfeasibleBudget, NotResident: see `policy.select`.
         """
         self._slowdown(rows).forget(now_s)
-        candidates = [self.candidate(mode, rows) for mode in self.allowed(options)]
+        there = Residency(frozenset(self._modes)) if residency is None else residency
+        candidates = [
+            self.candidate(mode, rows, resident=mode.id in there.resident) for mode in self.allowed(options, there.out)
+        ]
         energy_mj = options.budget.energy_mj
         if energy_mj is not None and all(one.energy_mj is None for one in candidates):
             raise EnergyUnavailable(

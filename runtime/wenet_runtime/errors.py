@@ -48,7 +48,12 @@ class Refused(WeNetError):
         budget_ms: the effective end-to-end budget, if there was one.
         predicted_ms: the predicted end-to-end latency of the fastest allowed mode.
         fastest_mode: that mode's id.
+        wanted: the mode that would have answered, had it been resident.
+        retry_after_ms: when it may be worth while to ask again, if that is known.
     """
+
+    wanted: "str | None" = None
+    retry_after_ms: "float | None" = None
 
     def __init__(
         self,
@@ -70,6 +75,10 @@ class BudgetImpossible(Refused):
 
 class InfeasibleBudget(Refused):
     """The budget could be met, but not now."""
+
+
+class NotResident(Refused):
+    """No mode that the request accepts can answer now."""
 
 
 class QueueFull(Refused):

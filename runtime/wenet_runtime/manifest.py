@@ -20,6 +20,10 @@ DTYPES: Mapping[str, type] = {
     "UINT8": np.uint8,
 }
 
+# What a mode may be computed in, and how far engines that do so may disagree: the largest difference as a share
+# of the largest value. Roundings differ between engines where they merge operators differently.
+PRECISIONS: Mapping[str, float] = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 3e-2, "int8": 1e-1}
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -105,7 +109,7 @@ class Mode:
 
     id: str
     groups: Mapping[str, int]
-    precision: str
+    precision: str  # one of PRECISIONS
     accuracy: Accuracy
     macs: int
     params: int

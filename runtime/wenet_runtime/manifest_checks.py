@@ -4,7 +4,7 @@ import math
 import re
 
 from wenet_runtime.errors import BundleError
-from wenet_runtime.manifest import DTYPES, Manifest
+from wenet_runtime.manifest import DTYPES, PRECISIONS, Manifest
 
 # A mode's id names files in the cache and stands in headers and in paths.
 _MODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -39,6 +39,12 @@ def _check_modes(manifest: Manifest) -> None:
                 raise BundleError(f"mode '{mode.id}': layer '{name}' allows {layers[name].groups}, not {groups}")
         if mode.statistics is not None and mode.statistics not in manifest.files:
             raise BundleError(f"mode '{mode.id}' names '{mode.statistics}', which the manifest does not list")
+        if mode.precision not in PRECISIONS:
+            raise BundleError(
+                f"mode '{mode.id}' has unknown precision {mode.precision!r}: known are {', '.join(PRECISIONS)}"
+            )
+        if mode.precision == "int8" and mode.statistics is None:
+            raise BundleError(f"mode '{mode.id}' is int8 and names no statistics to hold its ranges: export it again")
         accuracy = mode.accuracy
         if not 0 <= accuracy.ci_low <= accuracy.value <= accuracy.ci_high <= 1 or accuracy.images < 1:
             raise BundleError(f"mode '{mode.id}' has an impossible accuracy {accuracy}: export the bundle again")

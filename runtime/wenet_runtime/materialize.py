@@ -14,8 +14,10 @@ from onnx import NodeProto, helper
 from wenet_runtime.bundle import Bundle, Layer, Norm, Shuffle, TensorSpec
 from wenet_runtime.errors import BundleError
 from wenet_runtime.lowering.fold_batchnorm import fold_batchnorms
-from wenet_runtime.lowering.fold_shuffle import fold_shuffle, reduce_shuffle
+from wenet_runtime.lowering.fold_shuffle import fold_shuffle
 from wenet_runtime.lowering.graph import Graph, set_attribute
+from wenet_runtime.lowering.precision import apply
+from wenet_runtime.lowering.ranges import split_statistics
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,14 @@ def materialize(
     *,
     emitted: Optional[Mapping[str, int]] = None,
     fold: bool = True,
+    precision: str = "fp32",
 ) -> bytes:
     """Build the plain network of one configuration; see `lower`.
 
     Returns:
         ONNX bytes, opset 13, IR version 7, no external data.
     """
-    return lower(supernet, groups, statistics, emitted=emitted, fold=fold).to_bytes()
+    return lower(supernet, groups, statistics, emitted=emitted, fold=fold, precision=precision).to_bytes()
 
 
 def lower(
@@ -94,18 +97,21 @@ def lower(
     *,
     emitted: Optional[Mapping[str, int]] = None,
     fold: bool = True,
-    whole_blocks: int = 1,
+    precision: str = "fp32",
+    reduce_range: bool = False,
 ) -> Graph:
     """The plain network of one configuration as a graph and its numbers.
 
     Args:
         supernet: topology and weights.
         groups: group count of every weight-enabled layer, by name.
-        statistics: recalibrated batch-norm means and variances, replacing those of the weights by name.
+        statistics: recalibrated batch-norm means and variances, replacing those of the weights by name, and the
+            ranges that int8 needs.
         emitted: layers that are computed with fewer groups and zeros between the blocks, by name: the same
             function, where an engine is quicker at it. Others keep their groups.
         fold: off leaves batch norms and shuffles as operators (the reference for the passes' tests).
-        whole_blocks: reduce a shuffle only where it then moves whole blocks of this many channels.
+        precision: how the mode is emitted; see `lowering.precision`.
+        reduce_range: for int8 on a processor whose products overflow; see `lowering.precision`.
 
     Returns:
         The graph. Numbers that no pass changed are the supernet's own arrays, not copies.
@@ -117,7 +123,8 @@ def lower(
     if unknown:
         raise BundleError(f"groups are given for {sorted(unknown)}, which are no layers of this network")
     weights: Dict[str, NDArray[Any]] = dict(supernet.weights)
-    for name, values in (statistics or {}).items():
+    norms, ranges = split_statistics(statistics or {})
+    for name, values in norms.items():
         if name not in weights or weights[name].shape != values.shape:
             raise BundleError(f"the statistics' '{name}' {values.shape} fits no number of the weights: export it again")
         weights[name] = values
@@ -129,13 +136,12 @@ def lower(
             _enable(graph, layer, count, _emitted(layer, count, emitted or {}), weights)
         if fold:
             fold_batchnorms(graph)
-            gathers = [graph.node(shuffle.node) for shuffle in supernet.shuffles]
-            left = [gather for gather in gathers if not fold_shuffle(graph, gather)]
-            for gather in left:
-                reduce_shuffle(graph, gather, whole_blocks)
+            for shuffle in supernet.shuffles:
+                fold_shuffle(graph, graph.node(shuffle.node))
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         # A bundle that was made wrong, not damaged: NumPy says where its parts disagree.
         raise BundleError(f"the bundle's parts do not fit together ({error}): export it again") from error
+    apply(graph, precision, ranges, reduce_range=reduce_range)
     return graph
 
 

@@ -65,7 +65,6 @@ class Plan:
     Args:
         supernet: the network.
         measure: takes the time of models on this host; None decides by the rule alone.
-        whole_blocks: what the engine wants of shuffles, see `lower`.
         figures: what was measured on this host before; new figures are added to it.
     """
 
@@ -73,13 +72,10 @@ class Plan:
         self,
         supernet: Supernet,
         measure: Optional[Measure] = None,
-        *,
-        whole_blocks: int = 1,
         figures: Optional[Figures] = None,
     ) -> None:
         self.figures = Figures() if figures is None else figures
         self._supernet = supernet
-        self._whole_blocks = whole_blocks
         self._spatial = {
             layer.name: supernet.weights[layer.weight].ndim == 4 and supernet.weights[layer.weight].shape[2] > 1
             for layer in supernet.layers
@@ -108,7 +104,7 @@ class Plan:
                 choices.append(one)
         if self._measure is None or len(choices) == 1:
             return choices[0]
-        graphs = [lower(self._supernet, groups, emitted=one, whole_blocks=self._whole_blocks) for one in choices]
+        graphs = [lower(self._supernet, groups, emitted=one) for one in choices]
         times = self._measure(graphs, self._supernet.inputs[0].shape[1:])
         return choices[times.index(min(times))]
 
@@ -144,7 +140,7 @@ class Plan:
         if missing:
             assert self._measure is not None
             # Groups and emitted groups are the same here: zeros cost as much as any number.
-            graphs = [lower(segment.supernet, one, whole_blocks=self._whole_blocks) for one in missing]
+            graphs = [lower(segment.supernet, one) for one in missing]
             for one, took_ms in zip(missing, self._measure(graphs, segment.shape)):
                 known[_key(one)] = took_ms
         return [known[_key(one)] for one in candidates]

@@ -1,10 +1,10 @@
 """Which mode answers: pure functions from predictions and a budget to a choice."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional, Sequence
 
-from wenet_runtime.errors import BudgetImpossible, InfeasibleBudget
+from wenet_runtime.errors import BudgetImpossible, InfeasibleBudget, NotResident, Refused
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Candidate:
         bound_ms: the share asked for (`--attainment`) finishes by then.
         idle_ms: the median on an idle, unthrottled device.
         energy_mj: per row; None when unknown.
+        resident: whether it can answer at once.
     """
 
     mode_id: str
@@ -25,16 +26,21 @@ class Candidate:
     bound_ms: float
     idle_ms: float
     energy_mj: Optional[float] = None
+    resident: bool = True
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The mode that answers, why, and what it is predicted to take from now, ms."""
+    """The mode that answers, why, and what it is predicted to take from now, ms.
+
+    `wanted` is the mode that would have been chosen, had it been resident.
+    """
 
     mode_id: str
     reason: str
     median_ms: float
     energy_mj: Optional[float]
+    wanted: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,8 @@ def select(candidates: Sequence[Candidate], limits: Limits) -> Choice:
     """Choose among the allowed modes.
 
     The most accurate mode that is predicted to finish in time and meets the energy budget; ties go
-    to the faster one. When none does, `on_miss` decides.
+    to the faster one. When none does, `on_miss` decides. Only resident modes answer; where another would
+    have been chosen, the choice, or the refusal, says which is wanted.
 
     Args:
         candidates: the allowed modes: the accuracy floor and a pin are already applied. Not empty.
@@ -69,12 +76,28 @@ def select(candidates: Sequence[Candidate], limits: Limits) -> Choice:
     Raises:
         BudgetImpossible: not even an idle device could meet it.
         InfeasibleBudget: possible, but not now.
+        NotResident: possible, but none of the modes is resident.
     """
+    best = _select(candidates, candidates, limits)
+    resident = [one for one in candidates if one.resident]
+    if any(one.mode_id == best.mode_id for one in resident):
+        return best
+    try:
+        if not resident:
+            raise NotResident(f"mode {best.mode_id} is being loaded and no other allowed mode is resident: send again")
+        return replace(_select(resident, candidates, limits), wanted=best.mode_id)
+    except Refused as refusal:
+        refusal.wanted = best.mode_id
+        raise
+
+
+def _select(candidates: Sequence[Candidate], allowed: Sequence[Candidate], limits: Limits) -> Choice:
+    """The choice among candidates, which are some of the allowed modes."""
     in_time = [one for one in candidates if one.bound_ms <= limits.left_ms]
     fitting = [one for one in in_time if _frugal(one, limits)]
     if fitting:
         best = max(fitting, key=_worth)
-        return Choice(best.mode_id, _reason(best, candidates, in_time, limits), best.median_ms, best.energy_mj)
+        return Choice(best.mode_id, _reason(best, allowed, in_time, limits), best.median_ms, best.energy_mj)
     fastest = min(candidates, key=lambda one: (one.median_ms, -one.accuracy))
     if limits.on_miss == "late" or (limits.on_miss == "degrade" and fastest.median_ms <= limits.left_ms):
         return Choice(fastest.mode_id, "degraded", fastest.median_ms, fastest.energy_mj)

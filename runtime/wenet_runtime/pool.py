@@ -1,29 +1,57 @@
-"""Which modes are resident: all of them, loaded, warmed and checked before the first request."""
+"""Which modes are resident as engines: loads, warms and checks them, lends them out, evicts and closes them.
 
-from typing import Any, Callable, Dict, List, Mapping, Optional
+What is resident may change while requests are answered; `loader` decides about it.
+"""
 
-import numpy as np
-from numpy.typing import NDArray
+import contextlib
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional
 
 from wenet_runtime.bundle import Bundle, Mode
-from wenet_runtime.engines.base import Backend, Engine
-from wenet_runtime.errors import EngineError, UnknownMode
-
-WARMUP_RUNS = 3
-# Kernels differ between processors, so a device may differ from the exporter's by more than rounding there.
-GOLDEN_TOLERANCE = 1e-3
+from wenet_runtime.canary import Canary
+from wenet_runtime.engines.base import Artifact, Backend, Engine
+from wenet_runtime.errors import NotResident
+from wenet_runtime.memory import MB, Footprint, added, footprint_of, together
 
 Progress = Callable[[str, int, int], None]
 
 
+@dataclass(frozen=True)
+class Residency:
+    """Which modes can answer now, and which were taken out of service and why."""
+
+    resident: FrozenSet[str] = frozenset()
+    out: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one mode costs beside the others.
+
+    Attributes:
+        memory_mb: what it takes, or would take, beyond what other resident modes have brought.
+        load_ms: what it took until it could answer, warmed and checked; None if it was never loaded.
+    """
+
+    memory_mb: float
+    load_ms: Optional[float]
+    resident: bool
+
+
 class Pool:
-    """All modes of a bundle as engines. Only the engine thread runs them.
+    """Modes of a bundle as engines. Any thread may load, lend and evict; one at a time uses an engine.
 
     Args:
         bundle: whose modes.
         backend: what loads them.
-        model: makes a mode's plain ONNX model.
+        artifact: gives a mode as the backend built it.
         progress: told (what, done, total).
+        load: load all modes here and now.
+
+    Attributes:
+        threads: of a mode's inferences, by its id, where not the backend's own number; set before it is loaded.
 
     Raises:
         EngineError: a mode does not load, or does not answer its golden input as the exporter did.
@@ -33,86 +61,166 @@ class Pool:
         self,
         bundle: Bundle,
         backend: Backend,
-        model: Callable[[Mode], bytes],
+        artifact: Callable[[Mode], Artifact],
         progress: Progress = lambda what, done, total: None,
+        *,
+        load: bool = True,
     ) -> None:
+        self._modes = {mode.id: mode for mode in bundle.modes}
         self._backend = backend
-        self._engines: Dict[str, Engine] = {}
-        golden = bundle.golden()
-        inputs = golden_inputs(bundle, golden)
+        self._artifact = artifact
+        self._progress = progress
+        self.threads: Dict[str, int] = {}
+        self._footprints: Dict[str, Footprint] = {}
+        self._load_ms: Dict[str, float] = {}
+        # What follows changes under this lock only.
+        self._changed = threading.Condition()
+        self._engines: Dict[str, Engine] = {}  # least recently used first
+        self._users: Dict[str, int] = dict.fromkeys(self._modes, 0)
+        self._residency = Residency()  # replaced as a whole, so that it may be read without the lock
+        self._closed = False
         try:
-            for done, mode in enumerate(bundle.modes):
-                progress(f"loading {mode.id}", done, len(bundle.modes))
-                self._engines[mode.id] = engine = backend.load(mode, _later(model, mode))
-                for _ in range(WARMUP_RUNS):
-                    outputs = engine.infer(inputs)
-                _check_outputs(bundle, mode, outputs)
-                if backend.name != "sim":  # a simulated answer is made up and proves nothing
-                    _check_golden(mode, outputs, golden)
+            self._canary = Canary(bundle, simulated=backend.name == "sim")
+            if load:
+                self.load_all(list(self._modes))
         except BaseException:
             self.close()
             raise
 
     @property
+    def modes(self) -> List[str]:
+        """Ids of all modes that may be loaded, most accurate first."""
+        return list(self._modes)
+
+    @property
+    def residency(self) -> Residency:
+        """Which modes can answer at this moment."""
+        return self._residency
+
+    @property
     def resident(self) -> List[str]:
-        """Ids of the modes that can answer at once."""
-        return list(self._engines)
+        """Ids of the modes that can answer at once, least recently used first."""
+        with self._changed:
+            return list(self._engines)
 
     @property
     def engines(self) -> Mapping[str, Engine]:
-        """The engines by mode id."""
-        return self._engines
+        """The resident engines by mode id, for as long as nobody loads or evicts."""
+        with self._changed:
+            return dict(self._engines)
 
-    def get(self, mode_id: str) -> Engine:
-        """The engine of a mode. Raises `UnknownMode`."""
+    @contextlib.contextmanager
+    def use(self, mode_id: str) -> Iterator[Engine]:
+        """The engine of a resident mode, which stays open to the end of the block.
+
+        Raises:
+            NotResident: it is not resident, or not any more.
+        """
+        with self._changed:
+            engine = self._engines.pop(mode_id, None)
+            if engine is None:
+                raise NotResident(f"mode '{mode_id}' is not resident: resident are {', '.join(self._engines)}")
+            self._engines[mode_id] = engine  # the most recently used from now on
+            self._users[mode_id] += 1
         try:
-            return self._engines[mode_id]
-        except KeyError:
-            raise UnknownMode(f"mode '{mode_id}' is not resident: resident are {', '.join(self._engines)}") from None
+            yield engine
+        finally:
+            with self._changed:
+                self._users[mode_id] -= 1
+                self._changed.notify_all()
+
+    def load_all(self, mode_ids: List[str]) -> None:
+        """Load modes one after another, telling the progress."""
+        for done, mode_id in enumerate(mode_ids):
+            self._progress(f"loading {mode_id}", done, len(mode_ids))
+            self.load(mode_id)
+
+    def load(self, mode_id: str) -> None:
+        """Load, warm and check a mode on this thread, then let it answer. One thread at a time may load.
+
+        Raises:
+            EngineError: it does not load, or answers its golden input wrongly.
+        """
+        if mode_id in self._residency.resident:
+            return
+        mode = self._modes[mode_id]
+
+        def artifact() -> Artifact:
+            given = self._artifact(mode)
+            self._footprints[mode_id] = footprint_of(given)
+            return given
+
+        start_s = time.monotonic()
+        engine = self._backend.load(mode, artifact, threads=self.threads.get(mode_id))
+        try:
+            self._canary.check(mode, engine)
+        except BaseException:
+            engine.close()
+            raise
+        self._load_ms[mode_id] = (time.monotonic() - start_s) * 1e3
+        with self._changed:
+            if not self._closed:
+                self._engines[mode_id] = engine
+                self._publish()
+                return
+        engine.close()
+
+    def evict(self, mode_id: str) -> None:
+        """Let a mode answer no more; it is closed, here, once nobody uses it."""
+        with self._changed:
+            engine = self._engines.pop(mode_id, None)
+            self._publish()
+            while self._users[mode_id]:
+                self._changed.wait()
+        if engine is not None:
+            engine.close()
+
+    def take_out(self, mode_id: str, reason: str) -> None:
+        """Take a mode out of service for good."""
+        with self._changed:
+            self._residency = Residency(self._residency.resident, {**self._residency.out, mode_id: reason})
+            self._changed.notify_all()
+
+    def _publish(self) -> None:
+        self._residency = Residency(frozenset(self._engines), self._residency.out)
+        self._changed.notify_all()
+
+    def load_ms(self, mode_id: str) -> Optional[float]:
+        """What it took until a mode could answer when it was loaded last; None if it never was."""
+        return self._load_ms.get(mode_id)
+
+    def footprint(self, mode_id: str) -> Footprint:
+        """What a mode takes in memory; what a simulated one would take, from its parameters."""
+        mode = self._modes[mode_id]
+        if mode_id not in self._footprints:
+            simulated = self._backend.name == "sim"
+            self._footprints[mode_id] = (
+                Footprint({}, 4 * mode.params) if simulated else footprint_of(self._artifact(mode))
+            )
+        return self._footprints[mode_id]
+
+    @property
+    def memory_mb(self) -> float:
+        """What the resident modes take together."""
+        return together(self.footprint(mode_id) for mode_id in self.resident) / MB
+
+    @property
+    def costs(self) -> Dict[str, Cost]:
+        """What every mode costs here, by its id."""
+        there = self.resident
+        found: Dict[str, Cost] = {}
+        for mode_id in self._modes:
+            others = [self.footprint(other) for other in there if other != mode_id]
+            memory_mb = added(self.footprint(mode_id), others) / MB
+            found[mode_id] = Cost(memory_mb, self.load_ms(mode_id), mode_id in there)
+        return found
 
     def close(self) -> None:
         """Close every engine and what they share."""
-        while self._engines:
-            self._engines.popitem()[1].close()
+        with self._changed:
+            self._closed = True
+            engines, self._engines = self._engines, {}
+            self._publish()
+        while engines:
+            engines.popitem()[1].close()
         self._backend.close()
-
-
-def golden_inputs(
-    bundle: Bundle, golden: Optional[Mapping[str, NDArray[Any]]] = None, rows: Optional[int] = None
-) -> Dict[str, NDArray[Any]]:
-    """The bundle's golden inputs by name, their first `rows` rows if given."""
-    golden = bundle.golden() if golden is None else golden
-    inputs: Dict[str, NDArray[Any]] = {}
-    for spec in bundle.manifest.inputs:
-        if f"input.{spec.name}" not in golden:
-            raise EngineError(f"the bundle's golden file lacks 'input.{spec.name}': export it again")
-        inputs[spec.name] = np.ascontiguousarray(golden[f"input.{spec.name}"][:rows])
-    return inputs
-
-
-def _later(model: Callable[[Mode], bytes], mode: Mode) -> Callable[[], bytes]:
-    return lambda: model(mode)
-
-
-def _check_outputs(bundle: Bundle, mode: Mode, outputs: Mapping[str, NDArray[Any]]) -> None:
-    for spec in bundle.manifest.outputs:
-        found = outputs.get(spec.name)
-        if found is None or found.shape[1:] != spec.shape[1:] or found.dtype != spec.dtype:
-            shape = "nothing" if found is None else f"{found.dtype} {found.shape}"
-            raise EngineError(f"mode '{mode.id}' answers {shape} as '{spec.name}', the bundle says {spec.shape}")
-
-
-def _check_golden(mode: Mode, outputs: Mapping[str, NDArray[Any]], golden: Mapping[str, NDArray[Any]]) -> None:
-    for name, value in outputs.items():
-        expected = golden.get(f"{mode.id}.{name}")
-        if expected is None:
-            raise EngineError(f"the bundle's golden file lacks '{mode.id}.{name}': export it again")
-        if value.shape != expected.shape:
-            raise EngineError(f"mode '{mode.id}' answers '{name}' of shape {value.shape}, not {expected.shape}")
-        scale = float(np.abs(expected).max()) or 1.0
-        error = float(np.abs(value - expected).max()) / scale
-        if not error <= GOLDEN_TOLERANCE:
-            raise EngineError(
-                f"mode '{mode.id}' deviates from its golden output by {error:.2g} of the largest value "
-                f"(allowed {GOLDEN_TOLERANCE:g}): this engine does not compute it right; choose another --engine"
-            )

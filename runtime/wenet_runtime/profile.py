@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Profile:
-    """What one mode costs on one device, for one row. Milliseconds and millijoules."""
+    """What one mode costs on one device, for one row. Milliseconds and millijoules.
+
+    `threads` is how many it was found to be quickest with; None where that was not asked.
+    """
 
     p50_ms: float
     p95_ms: float
@@ -17,6 +20,7 @@ class Profile:
     runs: int
     energy_mj: Optional[float] = None
     energy_source: str = "none"
+    threads: Optional[int] = None
 
 
 def profile_of(

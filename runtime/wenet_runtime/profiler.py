@@ -1,14 +1,18 @@
 """Measures what modes cost on this device: latency distribution, and energy when a meter answers."""
 
 import time
-from typing import Any, Callable, Dict, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wenet_runtime.engines.base import Engine, Tensors
+from wenet_runtime.bundle import Accuracy, Mode
+from wenet_runtime.engines.base import Backend, Engine, Tensors
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.profile import Profile, profile_of
+
+if TYPE_CHECKING:
+    from wenet_runtime.lowering.graph import Graph  # imports onnx
 
 
 def sample(
@@ -47,6 +51,42 @@ def sample(
             samples[names[position]][done] = (time.perf_counter() - start) * 1e3
         progress(done + 1, rounds)
     return samples
+
+
+def quickest_ms(backend: Backend, graphs: "Sequence[Graph]", shape: Tuple[int, ...], *, rounds: int = 8) -> List[float]:
+    """The least time of each of several networks on this device, in turns: other work only ever adds to it.
+
+    Args:
+        backend: builds and loads them.
+        graphs: networks of one input.
+        shape: of that input for one row, without the batch.
+        rounds: runs of each.
+
+    Returns:
+        (len(graphs),) milliseconds.
+    """
+    engines = {str(number): load_graph(backend, graph, f"network {number}") for number, graph in enumerate(graphs)}
+    values = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
+    try:
+        samples = sample(engines, {graphs[0].inputs[0].name: values}, rounds=rounds, warmup=1)
+    finally:
+        for engine in engines.values():
+            engine.close()
+    return [float(samples[name].min()) for name in engines]
+
+
+def load_graph(backend: Backend, graph: "Graph", name: str, precision: str = "fp32") -> Engine:
+    """Build and load a network that is no mode of a bundle, to try it.
+
+    Args:
+        backend: builds and loads it.
+        graph: the network; building may change what is left of its shuffles.
+        name: stands in errors.
+        precision: what an engine computes it in.
+    """
+    unknown = Accuracy(0.0, 0.0, 1.0, 0)
+    artifact = backend.build(graph, name)
+    return backend.load(Mode(name, {}, precision, unknown, 0, 0, "tried"), lambda: artifact)
 
 
 def measure(

@@ -14,12 +14,15 @@ from typing import Optional
 
 from wenet_runtime.admission import DeadlineQueue, Woken
 from wenet_runtime.budget import Deadline, RequestOptions
+from wenet_runtime.canary import WARMUP_RUNS
 from wenet_runtime.controller import Controller
+from wenet_runtime.dispatch import Dispatch
 from wenet_runtime.engines.base import Tensors
-from wenet_runtime.errors import DeadlineExceeded, Draining, InfeasibleBudget, SettingsError
+from wenet_runtime.errors import DeadlineExceeded, Draining, InfeasibleBudget, NotResident, SettingsError
+from wenet_runtime.loader import Loader
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.policy import Choice
-from wenet_runtime.pool import WARMUP_RUNS, Pool
+from wenet_runtime.pool import Pool
 from wenet_runtime.result import Result
 
 PROBE_AFTER_S = 0.05
@@ -42,6 +45,7 @@ class Runtime:
         pool: the resident modes.
         controller: predicts and chooses.
         meter: measures the energy of each inference.
+        loader: brings modes that are wanted and not resident; None if all are.
         max_queue: how many requests may wait.
         warmup: inputs that the engine thread runs on every mode before it takes requests, because a first
             run on a new thread is slow, and on the fastest mode when a slow device has refused a request;
@@ -55,6 +59,7 @@ class Runtime:
         controller: Controller,
         meter: Meter,
         *,
+        loader: Optional[Loader] = None,
         max_queue: int = 64,
         warmup: Optional[Tensors] = None,
         engine_core: Optional[int] = None,
@@ -62,6 +67,8 @@ class Runtime:
         self.pool = pool
         self.controller = controller
         self.meter = meter
+        self._loader = loader
+        self._dispatch = Dispatch(pool, controller, None if loader is None else loader.want)
         self._queue: DeadlineQueue[_Work] = DeadlineQueue(max_queue)
         self._core = engine_core
         self._warmup = warmup
@@ -119,7 +126,7 @@ class Runtime:
         at_s = work.deadline.at_s
         wait_ms = max(0.0, self._busy_until_s - now_s) * 1e3 + self._queue.wait_ms(priority=options.priority, at_s=at_s)
         try:
-            choice = self.controller.choose(options, work.deadline, rows=rows, now_s=now_s, wait_ms=wait_ms)
+            choice = self._dispatch.choose(options, work.deadline, rows=rows, now_s=now_s, wait_ms=wait_ms)
         except InfeasibleBudget:
             if now_s - self._observed_s > PROBE_AFTER_S:
                 self._queue.wake()
@@ -148,6 +155,8 @@ class Runtime:
         self._thread.join(timeout_s)
         finished = not self._thread.is_alive()
         if finished:  # engines in use cannot be freed
+            if self._loader is not None:
+                self._loader.close()
             self.pool.close()
             self.meter.close()
         return finished
@@ -191,9 +200,10 @@ class Runtime:
             reason = getattr(error, "strerror", None) or "this system cannot pin threads"
             raise SettingsError(f"cannot pin the engine to core {self._core}: {reason}") from None
         if self._warmup is not None:
-            for engine in self.pool.engines.values():
-                for _ in range(WARMUP_RUNS):
-                    engine.infer(self._warmup)
+            for mode_id in self.pool.resident:
+                with contextlib.suppress(NotResident), self.pool.use(mode_id) as engine:
+                    for _ in range(WARMUP_RUNS):
+                        engine.infer(self._warmup)
 
     def _probe(self) -> None:
         """Run the fastest mode once, to learn whether the device is still as slow as it was.
@@ -206,9 +216,10 @@ class Runtime:
         self.controller.doubt()
         profiles = self.controller.profiles
         mode_id = min(self.pool.resident, key=lambda one: profiles[one].p50_ms)
-        start_s = time.monotonic()
-        self.pool.get(mode_id).infer(self._warmup)
-        end_s = time.monotonic()
+        with self.pool.use(mode_id) as engine:
+            start_s = time.monotonic()
+            engine.infer(self._warmup)
+            end_s = time.monotonic()
         rows = next(iter(self._warmup.values())).shape[0]
         self._observe(mode_id, start_s, end_s, rows)
 
@@ -226,17 +237,18 @@ class Runtime:
                 executed=False,
                 budget_ms=work.deadline.limit_ms,
             )
-        choice = self.controller.choose(work.options, work.deadline, rows=work.rows, now_s=now_s)
-        self._busy_until_s = now_s + choice.median_ms / 1e3
-        start_s = time.monotonic()
-        outputs = self.pool.get(choice.mode_id).infer(work.inputs)
-        end_s = time.monotonic()
+
+        def chosen(choice: Choice) -> None:
+            self._busy_until_s = now_s + choice.median_ms / 1e3
+
+        run = self._dispatch.run(work.inputs, work.options, work.deadline, now_s=now_s, chosen=chosen)
+        choice, start_s, end_s = run.choice, run.start_s, run.end_s
         self._observe(choice.mode_id, start_s, end_s, work.rows)
         energy_mj, source = self._energy(choice, work.rows, start_s, end_s)
         switched = self._last_mode not in (None, choice.mode_id)
         self._last_mode = choice.mode_id
         return Result(
-            outputs=outputs,
+            outputs=run.outputs,
             mode_id=choice.mode_id,
             reason=choice.reason,
             predicted_ms=work.deadline.elapsed_ms(now_s) + choice.median_ms,

@@ -47,8 +47,16 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     engine: str = Field(default="ort", description="engine that runs the modes: ort, sim (simulated)")
-    threads: int = Field(default=1, ge=1, le=256, description="threads of one inference")
+    threads: int = Field(
+        default=1, ge=0, le=256, description="threads of one inference; 0 measures what is best for each mode"
+    )
     engine_core: Optional[int] = Field(default=None, ge=0, description="pin the engine thread to this core")
+    memory_mb: Optional[float] = Field(
+        default=None,
+        gt=0,
+        le=1e9,
+        description="what resident modes may take, MB: the fastest stays, others come and go; all stay if not given",
+    )
     meter: str = Field(default="none", description="source of watts: none, sim (simulated)")
     cache_dir: Path = Field(
         default_factory=lambda: _user_dir("XDG_CACHE_HOME", ".cache"),

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from wenet_runtime.bundle import Bundle, Mode
 from wenet_runtime.controller import Controller
-from wenet_runtime.engines.base import Tensors
+from wenet_runtime.engines.base import Artifact, Tensors
 from wenet_runtime.engines.sim import SimBackend, SimEngine
+from wenet_runtime.loader import Loader
+from wenet_runtime.memory import MB
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.meters.none import NoMeter
 from wenet_runtime.pool import Pool
@@ -22,6 +24,7 @@ from wenet_runtime.service.inference import Service
 from wenet_runtime.service.metrics import Metrics
 from wenet_runtime.service.options import Defaults
 
+KB = 1000 / MB  # in the unit of a limit of memory
 PATIENCE_S = 10.0  # how long an event may take on a crowded machine before a test fails
 MEDIANS_MS = {"m0": 1.0, "m1": 10.0, "m2": 100.0}
 # So slow that a crowded test machine's own delays change no decision.
@@ -64,9 +67,14 @@ class SettableBackend:
         self.runs: List[tuple[str, float]] = []
         self.closed: List[str] = []
         self.error: Optional[Exception] = None
+        self.threads: Dict[str, Optional[int]] = {}
 
-    def load(self, mode: Mode, model: Callable[[], bytes]) -> SettableEngine:
-        return SettableEngine(mode, self, self._sim.load(mode, model))
+    def build(self, graph: Any, name: str) -> Artifact:
+        return self._sim.build(graph, name)
+
+    def load(self, mode: Mode, artifact: Callable[[], Artifact], *, threads: Optional[int] = None) -> SettableEngine:
+        self.threads[mode.id] = threads
+        return SettableEngine(mode, self, self._sim.load(mode, artifact, threads=threads))
 
     def close(self) -> None:
         self.closed.append("backend")
@@ -97,6 +105,92 @@ class SettableBackend:
         return [number for _, number in self.runs]
 
 
+def no_artifact(mode: Mode) -> Artifact:
+    """A simulated mode is loaded without what it was built into."""
+    raise AssertionError(f"{mode.id} was built")
+
+
+def unbuilt() -> Artifact:
+    """The same for one mode."""
+    raise AssertionError("a mode was built")
+
+
+class LoadingBackend(SettableBackend):
+    """Notes what is loaded; the loading of a mode can be held or made to fail."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle)
+        self.loads: List[str] = []
+        self.failing: Dict[str, Exception] = {}
+        self.on_load: Callable[[str], None] = lambda mode_id: None
+        self._held: Dict[str, threading.Event] = {}
+        self._reached: Dict[str, threading.Event] = {mode.id: threading.Event() for mode in bundle.modes}
+
+    def load(self, mode: Mode, artifact: Callable[[], Artifact], *, threads: Optional[int] = None) -> SettableEngine:
+        self.on_load(mode.id)
+        self.loads.append(mode.id)
+        self._reached[mode.id].set()
+        if mode.id in self._held:
+            assert self._held[mode.id].wait(PATIENCE_S), "the test never let it load"
+        if mode.id in self.failing:
+            raise self.failing.pop(mode.id)
+        return super().load(mode, artifact, threads=threads)
+
+    def hold_load(self, mode_id: str) -> None:
+        """Let the loading of a mode begin and not end."""
+        self._held[mode_id] = threading.Event()
+
+    def release_loads(self) -> None:
+        """Let modes be loaded."""
+        for held in self._held.values():
+            held.set()
+
+    def wait_until_loading(self, mode_id: str) -> None:
+        assert self._reached[mode_id].wait(PATIENCE_S), f"{mode_id} was never loaded"
+
+
+class GoldenEngine:
+    """Answers a mode's golden outputs, bent by the backend's `bend`."""
+
+    def __init__(self, mode: Mode, backend: "GoldenBackend") -> None:
+        self._mode, self._backend = mode, backend
+
+    def infer(self, inputs: Tensors) -> Dict[str, Any]:
+        expected = self._backend.golden[f"{self._mode.id}.logits"]
+        bend = self._backend.bend
+        return {"logits": bend(expected) if self._mode.id == "m1" else expected}
+
+    def close(self) -> None:
+        self._backend.closed.append(self._mode.id)
+
+
+class GoldenBackend:
+    """A backend that is not simulated; mode m1's answers can be bent."""
+
+    name = "golden"
+    version = "1"
+
+    def __init__(self, bundle: Bundle, bend: Callable[[Any], Any]) -> None:
+        self.golden = bundle.golden()
+        self.bend = bend
+        self.closed: List[str] = []
+
+    def build(self, graph: Any, name: str) -> Artifact:
+        raise AssertionError(f"{name} was built")
+
+    def load(self, mode: Mode, artifact: Callable[[], Artifact], *, threads: Optional[int] = None) -> GoldenEngine:
+        return GoldenEngine(mode, self)
+
+    def close(self) -> None:
+        self.closed.append("backend")
+
+
+def until(pool: Pool, reached: Callable[[], bool]) -> None:
+    """Wait for a change of what is resident."""
+    with pool._changed:
+        assert pool._changed.wait_for(reached, PATIENCE_S), f"resident are {pool.residency}"
+
+
 def make_service(
     bundle: Bundle,
     backend: SettableBackend,
@@ -106,11 +200,16 @@ def make_service(
     energies_mj: Optional[Mapping[str, float]] = None,
     meter: Optional[Meter] = None,
     defaults: Optional[Defaults] = None,
+    memory_kb: Optional[float] = None,
 ) -> Service:
-    """A service on a settable engine, with costs that are said and not measured."""
-    pool = Pool(bundle, backend, lambda mode: b"")
+    """A service on a settable engine, with costs that are said and not measured.
+
+    With `memory_kb` only m0 is loaded, others when they are wanted.
+    """
+    pool = Pool(bundle, backend, no_artifact, load=memory_kb is None)
+    loader = None if memory_kb is None else Loader(pool, memory_kb * KB, "m0", (), rest_s=0.0)
     profiles = {mode.id: profile(medians_ms[mode.id], (energies_mj or {}).get(mode.id)) for mode in bundle.modes}
-    runtime = Runtime(pool, Controller(bundle.modes, profiles), meter or NoMeter(), max_queue=max_queue)
+    runtime = Runtime(pool, Controller(bundle.modes, profiles), meter or NoMeter(), loader=loader, max_queue=max_queue)
     backend.runs.clear()
     return Service(bundle, runtime, Metrics(bundle, runtime), defaults or Defaults())
 

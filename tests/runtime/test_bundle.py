@@ -257,6 +257,11 @@ def test_datatypes_have_their_numpy_names(bundle: Bundle) -> None:
         (lambda m: m["modes"][0]["accuracy"].update(value=1.5), "impossible accuracy"),
         (lambda m: m["modes"][0]["accuracy"].update(value=float("nan")), "NaN is no number"),
         (lambda m: m["modes"][0].update(macs=0), "0 MACs"),
+        (
+            lambda m: m["modes"][0].update(precision="int4"),
+            "unknown precision 'int4': known are fp32, fp16, bf16, int8",
+        ),
+        (lambda m: m["modes"][0].update(precision="int8", statistics=None), "no statistics to hold its ranges"),
         (lambda m: m["preprocess"].update(height=28), "the input is another"),
         (lambda m: m["preprocess"].update(color="CMYK"), "colour 'CMYK'"),
         (lambda m: m["preprocess"].update(mean=[0.1, 0.2, 0.3]), "3 and 1 numbers for 1 channels"),

@@ -147,7 +147,9 @@ def test_modes_are_json(command: Any, bundle: Bundle) -> None:
 def test_building_and_profiling_fill_the_cache(command: Any, bundle_path: Path, tmp_path: Path) -> None:
     built = command("build", *quick(bundle_path, tmp_path))
     assert (built.exit_code, built.stdout) == (0, "")
-    assert len(list((tmp_path / "cache").glob("*/*/*.onnx"))) == 3
+    assert len(list((tmp_path / "cache").glob("*/*/*.model"))) == 3
+    assert re.search(r"m2: [0-9.e-]+ MB\n", built.stderr)
+    assert re.search(r"built: .*, all resident take [0-9.e-]+ MB\n", built.stderr)
     profiled = command("profile", *quick(bundle_path, tmp_path))
     assert profiled.exit_code == 0
     rows: List[Dict[str, Any]] = json.loads(profiled.stdout)["modes"]
@@ -162,10 +164,11 @@ def test_an_engine_s_failure_exits_1_in_one_line(
     def fail(*args: Any, **more: Any) -> Any:
         raise EngineError("this engine does not compute it right; choose another --engine")
 
-    monkeypatch.setattr("wenet_runtime.service.daemon.Pool", fail)
+    monkeypatch.setattr("wenet_runtime.service.opening.Pool", fail)
     found = command("profile", *quick(bundle_path, tmp_path))
     assert found.exit_code == 1
-    assert found.stderr == "wenet-runtime: this engine does not compute it right; choose another --engine\n"
+    assert found.stderr.endswith("\nwenet-runtime: this engine does not compute it right; choose another --engine\n")
+    assert "Traceback" not in found.stderr
 
 
 class Process:
@@ -308,3 +311,20 @@ def test_serving_in_this_process_ends_with_its_signal(
     seen["client"].join(PATIENCE_S)
     assert (found.exit_code, seen["status"]) == (0, 200)
     assert found.stderr.endswith("drained\n")
+
+
+def test_the_list_of_modes_says_what_each_takes_once_they_are_built(
+    command: Any, bundle_path: Path, tmp_path: Path
+) -> None:
+    before = json.loads(command("modes", *quick(bundle_path, tmp_path)).stdout)["modes"]
+    assert not [row for row in before if "memory_mb" in row]
+    command("build", *quick(bundle_path, tmp_path))
+    after = json.loads(command("modes", *quick(bundle_path, tmp_path)).stdout)["modes"]
+    assert all(row["memory_mb"] > 0 for row in after)
+    assert [row["id"] for row in after] == ["m2", "m1", "m0"]
+
+
+def test_a_limit_of_memory_that_holds_no_mode_exits_2(command: Any, bundle_path: Path, tmp_path: Path) -> None:
+    found = command(*quick(bundle_path, tmp_path), "--engine", "sim", "--memory-mb", "0.001", "--port", 0)
+    assert found.exit_code == 2
+    assert "--memory-mb 0.001 does not hold" in found.stderr

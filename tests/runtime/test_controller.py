@@ -9,7 +9,8 @@ from tests.runtime.fakes import MEDIANS_MS, profile
 from wenet_runtime.budget import Budget, Deadline, RequestOptions
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.controller import Controller
-from wenet_runtime.errors import BudgetImpossible, EnergyUnavailable, InfeasibleBudget, UnknownMode
+from wenet_runtime.errors import BudgetImpossible, EnergyUnavailable, InfeasibleBudget, NotResident, UnknownMode
+from wenet_runtime.pool import Residency
 from wenet_runtime.profile import Profile
 
 
@@ -19,11 +20,19 @@ def controller(bundle: Bundle, energies_mj: Optional[Dict[str, float]] = None, a
     return Controller(bundle.modes, profiles, attainment)
 
 
-def choose(one: Controller, *, rows: int = 1, wait_ms: float = 0.0, gone_ms: float = 0.0, **options: Any) -> Any:
+def choose(
+    one: Controller,
+    *,
+    rows: int = 1,
+    wait_ms: float = 0.0,
+    gone_ms: float = 0.0,
+    residency: Optional[Residency] = None,
+    **options: Any,
+) -> Any:
     budget = Budget(options.pop("budget_ms", None), options.pop("budget_mj", None), options.pop("min_accuracy", None))
     wanted = RequestOptions(budget=budget, **options)
     deadline = Deadline(0.0, wanted.effective_ms)
-    return one.choose(wanted, deadline, rows=rows, now_s=gone_ms / 1e3, wait_ms=wait_ms)
+    return one.choose(wanted, deadline, rows=rows, now_s=gone_ms / 1e3, wait_ms=wait_ms, residency=residency)
 
 
 def test_the_budget_moves_the_choice(bundle: Bundle) -> None:
@@ -171,3 +180,28 @@ def test_a_profile_of_no_time_has_no_tail_and_teaches_nothing(bundle: Bundle) ->
     for at in range(5):
         one.observe("m0", 5.0, 1, at * 0.01)
     assert one.slowdown.factor == 1.0
+
+
+def test_only_resident_modes_are_chosen(bundle: Bundle) -> None:
+    one = controller(bundle)
+    choice = choose(one, residency=Residency(frozenset({"m0", "m1"})))
+    assert (choice.mode_id, choice.wanted) == ("m1", "m2")
+    choice = choose(one, budget_ms=20.0, residency=Residency(frozenset({"m0"})))
+    assert (choice.mode_id, choice.wanted) == ("m0", "m1")
+
+
+@pytest.mark.parametrize("options", [{"mode": "m1"}, {"min_accuracy": 0.84, "budget_ms": 20.0}])
+def test_a_pin_or_a_floor_is_not_broken_for_what_is_resident(bundle: Bundle, options: Dict[str, Any]) -> None:
+    with pytest.raises(NotResident) as caught:
+        choose(controller(bundle), residency=Residency(frozenset({"m0"})), **options)
+    assert caught.value.wanted == "m1"
+
+
+def test_a_mode_out_of_service_is_neither_chosen_nor_wanted(bundle: Bundle) -> None:
+    there = Residency(frozenset({"m0", "m1"}), {"m2": "it cannot be loaded"})
+    choice = choose(controller(bundle), residency=there)
+    assert (choice.mode_id, choice.wanted) == ("m1", None)
+    with pytest.raises(UnknownMode, match="mode 'm2' is not served: it cannot be loaded"):
+        choose(controller(bundle), residency=there, mode="m2")
+    with pytest.raises(BudgetImpossible, match=r"accuracy 0\.9: the best is m1"):
+        choose(controller(bundle), residency=there, min_accuracy=0.9)

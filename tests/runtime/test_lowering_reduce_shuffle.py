@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.runtime.nets import Net, answers, kinds, same
-from wenet_runtime.lowering.fold_shuffle import block_orders, fold_shuffle, pieces, reduce_shuffle
+from wenet_runtime.lowering.fold_shuffle import block_orders, fold_shuffle, pieces, reduce_shuffle, reduce_shuffles
 from wenet_runtime.lowering.graph import Graph
 from wenet_runtime.materialize import shuffle_order
 
@@ -119,3 +119,15 @@ def test_a_sum_of_two_grouped_layers_keeps_within_the_finer_groups() -> None:
     before = answers(graph)
     assert reduce_shuffle(graph, graph.node("shuffle"))
     assert same(answers(graph), before)
+
+
+def test_only_gathers_that_permute_channels_are_reduced() -> None:
+    graph = grouped(64, 4, 4, 16)
+    assert reduce_shuffles(graph) == 1
+    for order, axis in ((np.arange(32), 0), (np.zeros(64, np.int64), 1)):
+        net = Net(64)
+        x = net.op("Gather", [net.conv("input", "a", 64, 64, groups=4), net.number("o", order)], "shuffle", axis=axis)
+        graph = net.graph([net.op("Relu", [x], "r")])
+        data = graph.to_bytes()
+        assert reduce_shuffles(graph) == 0
+        assert graph.to_bytes() == data

@@ -11,8 +11,12 @@ from onnx import TensorProto, numpy_helper
 
 from tests.supernets import images, make_supernet, random_groups, random_statistics, run, uniform
 from wenet_runtime.bundle import Bundle
+from wenet_runtime.engines.ort import OrtBackend
 from wenet_runtime.errors import BundleError
-from wenet_runtime.materialize import Supernet, block_diagonal, materialize, shuffle_order
+from wenet_runtime.lowering.precision import dense_emission
+from wenet_runtime.lowering.ranges import Tensors, as_statistics, observe
+from wenet_runtime.manifest import PRECISIONS
+from wenet_runtime.materialize import Supernet, block_diagonal, lower, materialize, shuffle_order
 
 TOLERANCE = 1e-5
 Order = Callable[[int, int], NDArray[Any]]
@@ -273,3 +277,60 @@ def test_groups_for_a_layer_that_is_not_there_are_refused() -> None:
     supernet = make_supernet()
     with pytest.raises(BundleError, match="no layers of this network"):
         materialize(supernet, {**uniform(supernet, 4), "ghost": 1})
+
+
+def with_ranges(
+    supernet: Supernet, groups: Mapping[str, int], emitted: Optional[Mapping[str, int]] = None
+) -> Dict[str, NDArray[Any]]:
+    """A mode's statistics with the ranges seen on the inputs that `deviation` compares on."""
+
+    def run_all(model: bytes, inputs: Tensors) -> Tensors:
+        engine = OrtBackend().load_bytes(model, name="test")
+        try:
+            return engine.infer(inputs)
+        finally:
+            engine.close()
+
+    norms = random_statistics(supernet, groups, 0)
+    graph = lower(supernet, groups, norms, emitted=emitted)
+    return {**norms, **as_statistics(observe(graph, run_all, [{"input": images(4, 0)}]))}
+
+
+@pytest.mark.parametrize("level", [1, 4, 16])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_precision_answers_like_fp32_within_its_tolerance(precision: str, level: int) -> None:
+    supernet = make_supernet()
+    groups = uniform(supernet, level)
+    statistics = with_ranges(supernet, groups)
+    wanted = reference(supernet, groups, random_statistics(supernet, groups, 0))
+    for emitted in ({}, dense_emission(supernet.layers, groups)):
+        found = materialize(supernet, groups, statistics, emitted=emitted, precision=precision)
+        assert deviation(found, wanted, 0) <= PRECISIONS[precision]
+
+
+@pytest.mark.parametrize("dense_first", [True, False])
+def test_ranges_serve_another_emission_in_every_layer(dense_first: bool) -> None:
+    supernet = make_supernet()
+    groups = uniform(supernet, 16)
+    dense = dense_emission(supernet.layers, groups)
+    seen, other = (dense, {}) if dense_first else ({}, dense)
+    graph = lower(supernet, groups, with_ranges(supernet, groups, seen), emitted=other, precision="int8")
+    for node in graph.nodes:
+        if node.op_type in ("Conv", "Gemm"):
+            maker = graph.producer(node.input[0])
+            assert maker is not None
+            assert maker.op_type == "DequantizeLinear", node.name
+
+
+def test_ranges_change_no_float_mode() -> None:
+    supernet = make_supernet()
+    groups = uniform(supernet, 4)
+    plain = materialize(supernet, groups, random_statistics(supernet, groups, 0))
+    assert materialize(supernet, groups, with_ranges(supernet, groups)) == plain
+
+
+def test_int8_without_ranges_is_refused() -> None:
+    supernet = make_supernet()
+    groups = uniform(supernet, 4)
+    with pytest.raises(BundleError, match="needs the ranges"):
+        materialize(supernet, groups, random_statistics(supernet, groups, 0), precision="int8")

@@ -1,5 +1,6 @@
 """The choice of a mode: every reason, every refusal, and what holds whatever the figures are."""
 
+import dataclasses
 import math
 from typing import Any, List, Optional
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wenet_runtime.errors import BudgetImpossible, InfeasibleBudget, Refused
+from wenet_runtime.errors import BudgetImpossible, InfeasibleBudget, NotResident, Refused
 from wenet_runtime.policy import Candidate, Limits, select
 
 
@@ -192,3 +193,72 @@ def test_an_energy_budget_that_may_be_exceeded_is_never_why_a_busy_device_refuse
         select([one], Limits(left_ms=5.0, limit_ms=20.0, energy_mj=1.0))
     with pytest.raises(BudgetImpossible, match="the least is 5 mJ"):
         select([one], Limits(left_ms=20.0, limit_ms=20.0, energy_mj=1.0, on_miss="reject"))
+
+
+def there(*mode_ids: str) -> List[Candidate]:
+    """All three modes, of which these are resident."""
+    return [dataclasses.replace(one, resident=one.mode_id in mode_ids) for one in ALL]
+
+
+def test_a_mode_that_is_not_there_is_wanted_and_the_best_that_is_answers() -> None:
+    choice = select(there("small", "middle"), Limits())
+    assert (choice.mode_id, choice.reason, choice.wanted) == ("middle", "fits", "large")
+
+
+def test_nothing_is_wanted_when_the_best_is_there() -> None:
+    assert select(there("large"), Limits()).wanted is None
+    assert select(there("small", "middle"), Limits(left_ms=20.0, limit_ms=20.0)).wanted is None
+
+
+def test_a_mode_that_would_not_fit_is_not_wanted() -> None:
+    choice = select(there("small"), Limits(left_ms=20.0, limit_ms=20.0))
+    assert (choice.mode_id, choice.wanted) == ("small", "middle")
+
+
+def test_of_allowed_modes_none_of_which_is_there_one_is_wanted_and_the_request_refused() -> None:
+    for pinned in (True, False):
+        with pytest.raises(NotResident, match="mode large is being loaded") as caught:
+            select(there("small", "middle")[2:], Limits(pinned=pinned))
+        assert caught.value.wanted == "large"
+
+
+def test_a_refusal_for_time_says_which_mode_would_have_been_in_time() -> None:
+    slow = [dataclasses.replace(MIDDLE, resident=False), LARGE]
+    with pytest.raises(InfeasibleBudget) as caught:
+        select(slow, Limits(left_ms=20.0, limit_ms=100.0))
+    assert caught.value.wanted == "middle"
+
+
+def test_what_no_mode_could_meet_wants_none() -> None:
+    with pytest.raises(BudgetImpossible) as caught:
+        select(there("small"), Limits(left_ms=1.0, limit_ms=1.0))
+    assert caught.value.wanted is None
+
+
+def test_why_a_mode_answers_does_not_depend_on_which_are_there() -> None:
+    assert select(there("small"), Limits()).reason == "fits"
+    assert select([dataclasses.replace(LARGE, resident=True)], Limits()).reason == "only-mode"
+
+
+@given(
+    figures=st.lists(st.tuples(st.floats(0, 1), st.floats(0.1, 100), st.booleans()), min_size=1, max_size=6),
+    left_ms=st.floats(0.1, 200),
+    on_miss=st.sampled_from(["degrade", "reject", "late"]),
+)
+def test_only_what_is_there_answers_and_only_what_would_have_been_chosen_is_wanted(
+    figures: List[Any], left_ms: float, on_miss: str
+) -> None:
+    modes = [candidate(str(number), accuracy, ms) for number, (accuracy, ms, _) in enumerate(figures)]
+    some = [dataclasses.replace(mode, resident=figure[2]) for mode, figure in zip(modes, figures)]
+    limits = Limits(left_ms=left_ms, limit_ms=left_ms, on_miss=on_miss)
+    try:
+        best: Optional[str] = select(modes, limits).mode_id
+    except Refused:
+        best = None
+    try:
+        choice = select(some, limits)
+        assert some[int(choice.mode_id)].resident
+        wanted, answered = choice.wanted, choice.mode_id
+    except Refused as refusal:
+        wanted, answered = refusal.wanted, None
+    assert wanted == (None if best == answered else best)

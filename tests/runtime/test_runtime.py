@@ -2,16 +2,28 @@
 
 import contextlib
 import os
+import threading
 import time
 from concurrent.futures import Future
-from typing import Any, Optional
+from typing import Any, Iterator, Optional
 
 import numpy as np
 import pytest
 
-from tests.runtime.fakes import PATIENCE_S, SLOW_MS, SettableBackend, make_service, ones, profile
+from tests.runtime.fakes import (
+    PATIENCE_S,
+    SLOW_MS,
+    LoadingBackend,
+    SettableBackend,
+    make_service,
+    no_artifact,
+    ones,
+    profile,
+    until,
+)
 from wenet_runtime.budget import Budget, RequestOptions
 from wenet_runtime.bundle import Bundle
+from wenet_runtime.canary import WARMUP_RUNS
 from wenet_runtime.controller import Controller
 from wenet_runtime.errors import (
     BudgetImpossible,
@@ -19,12 +31,13 @@ from wenet_runtime.errors import (
     Draining,
     EngineError,
     InfeasibleBudget,
+    NotResident,
     QueueFull,
     SettingsError,
     UnknownMode,
 )
 from wenet_runtime.meters.sim import SimMeter
-from wenet_runtime.pool import WARMUP_RUNS, Pool
+from wenet_runtime.pool import Pool
 from wenet_runtime.result import Result
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.slowdown import SLOW_WINDOW
@@ -302,7 +315,7 @@ def test_every_mode_is_warmed_on_the_engine_s_own_thread(
     bundle: Bundle, backend: SettableBackend, runtime: Runtime
 ) -> None:
     backend.runs.clear()
-    pool = Pool(bundle, backend, lambda mode: b"")
+    pool = Pool(bundle, backend, no_artifact)
     backend.runs.clear()
     warmed = Runtime(pool, runtime.controller, runtime.meter, warmup={"input": ones(value=3.0)})
     assert backend.first_numbers == [3.0] * 3 * WARMUP_RUNS
@@ -310,7 +323,7 @@ def test_every_mode_is_warmed_on_the_engine_s_own_thread(
 
 
 def test_a_failing_warm_up_fails_the_start(bundle: Bundle, backend: SettableBackend, runtime: Runtime) -> None:
-    pool = Pool(bundle, backend, lambda mode: b"")
+    pool = Pool(bundle, backend, no_artifact)
     backend.error = EngineError("no memory for this mode")
     with pytest.raises(EngineError, match="no memory"):
         Runtime(pool, runtime.controller, runtime.meter, warmup={"input": ones()})
@@ -322,7 +335,7 @@ def test_only_the_engine_s_thread_is_pinned(bundle: Bundle, backend: SettableBac
     core = max(allowed)
     seen = []
     backend.run = lambda mode_id, answer, inputs: (seen.append(os.sched_getaffinity(0)), answer())[1]  # type: ignore
-    pinned = Runtime(Pool(bundle, backend, lambda mode: b""), runtime.controller, runtime.meter, engine_core=core)
+    pinned = Runtime(Pool(bundle, backend, no_artifact), runtime.controller, runtime.meter, engine_core=core)
     seen.clear()
     answer(send(pinned))
     assert seen == [{core}]
@@ -346,7 +359,7 @@ def test_the_simulated_answer_points_at_the_largest_number(runtime: Runtime) -> 
 def test_a_device_that_refuses_is_probed_and_seen_fast_again(
     bundle: Bundle, backend: SettableBackend, runtime: Runtime
 ) -> None:
-    pool = Pool(bundle, backend, lambda mode: b"")
+    pool = Pool(bundle, backend, no_artifact)
     controller = Controller(bundle.modes, {mode.id: profile(SLOW_MS[mode.id]) for mode in bundle.modes})
     probed = Runtime(pool, controller, runtime.meter, warmup={"input": ones(value=7.0)})
     for at in range(SLOW_WINDOW):  # believed a hundred times slower than its profile
@@ -365,7 +378,7 @@ def test_a_device_that_refuses_is_probed_and_seen_fast_again(
 def test_a_probe_that_fails_leaves_the_engine_s_thread_alive(
     bundle: Bundle, backend: SettableBackend, runtime: Runtime
 ) -> None:
-    pool = Pool(bundle, backend, lambda mode: b"")
+    pool = Pool(bundle, backend, no_artifact)
     probed = Runtime(pool, runtime.controller, runtime.meter, warmup={"input": ones(value=7.0)})
     backend.entered.clear()
     backend.error = MemoryError("not now")
@@ -373,3 +386,99 @@ def test_a_probe_that_fails_leaves_the_engine_s_thread_alive(
     backend.wait_until_running()
     assert answer(send(probed, mode="m0")).mode_id == "m0"
     probed.close()
+
+
+@pytest.fixture
+def loading(bundle: Bundle) -> Iterator[LoadingBackend]:
+    """An engine whose loading can be held."""
+    one = LoadingBackend(bundle)
+    yield one
+    one.release()
+    one.release_loads()
+
+
+def test_a_mode_that_is_not_resident_comes_in_the_background_and_answers_from_then_on(
+    bundle: Bundle, loading: LoadingBackend
+) -> None:
+    loading.hold_load("m2")
+    runtime = make_service(bundle, loading, medians_ms=SLOW_MS, memory_kb=200).runtime
+    assert [answer(send(runtime)).mode_id for _ in range(3)] == ["m0"] * 3  # while m2 is being loaded
+    loading.wait_until_loading("m2")
+    assert answer(send(runtime)).mode_id == "m0"
+    loading.release_loads()
+    until(runtime.pool, lambda: "m2" in runtime.pool.residency.resident)
+    assert answer(send(runtime)).mode_id == "m2"
+    assert loading.loads == ["m0", "m2"]
+    runtime.close()
+
+
+def test_a_request_for_a_mode_that_is_not_resident_is_refused_at_once_and_may_come_again(
+    bundle: Bundle, loading: LoadingBackend
+) -> None:
+    loading.hold_load("m1")
+    runtime = make_service(bundle, loading, medians_ms=SLOW_MS, memory_kb=80).runtime
+    with pytest.raises(NotResident, match="mode m1 is being loaded") as caught:
+        send(runtime, mode="m1")
+    assert (caught.value.wanted, caught.value.retry_after_ms) == ("m1", None)  # it was never loaded before
+    loading.release_loads()
+    until(runtime.pool, lambda: "m1" in runtime.pool.residency.resident)
+    assert answer(send(runtime, mode="m1")).mode_id == "m1"
+    runtime.pool.evict("m1")
+    with pytest.raises(NotResident) as caught:
+        send(runtime, mode="m1")
+    assert caught.value.retry_after_ms == runtime.pool.load_ms("m1")
+    runtime.close()
+
+
+def test_a_mode_that_is_evicted_while_a_request_waits_is_replaced_by_one_that_is_there(
+    bundle: Bundle, loading: LoadingBackend
+) -> None:
+    runtime = make_service(bundle, loading, medians_ms=SLOW_MS, memory_kb=200).runtime
+    runtime.pool.load_all(["m1", "m2"])
+    first = occupy(runtime, loading)  # m2 is in use
+    waiting = send(runtime, 7.0)
+    loading.hold_load("m2")
+    evicting = threading.Thread(target=runtime.pool.evict, args=("m2",))
+    evicting.start()
+    until(runtime.pool, lambda: "m2" not in runtime.pool.residency.resident)
+    loading.release()
+    assert answer(first).mode_id == "m2"
+    assert answer(waiting).mode_id == "m1"
+    evicting.join(PATIENCE_S)
+    loading.release_loads()
+    runtime.close()
+
+
+def test_a_mode_that_goes_between_its_choice_and_its_use_is_chosen_anew(
+    bundle: Bundle, loading: LoadingBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = make_service(bundle, loading, medians_ms=SLOW_MS, memory_kb=200).runtime
+    runtime.pool.load_all(["m1", "m2"])
+    use, gone = runtime.pool.use, []
+
+    def late(mode_id: str) -> Any:
+        if mode_id == "m2" and not gone:
+            gone.append(mode_id)
+            loading.hold_load("m2")
+            runtime.pool.evict("m2")
+        return use(mode_id)
+
+    monkeypatch.setattr(runtime.pool, "use", late)
+    assert answer(send(runtime)).mode_id == "m1"
+    assert gone == ["m2"]
+    loading.release_loads()
+    runtime.close()
+
+
+def test_serving_goes_on_through_any_number_of_evictions(bundle: Bundle, loading: LoadingBackend) -> None:
+    runtime = make_service(bundle, loading, medians_ms=SLOW_MS, memory_kb=80).runtime  # m0 with m1 or with m2
+    accepted = []
+    for number in range(60):
+        for mode_id in ("m1", "m2", None):
+            with contextlib.suppress(NotResident):
+                accepted.append(send(runtime, float(number), mode=mode_id))
+    answered = [future.exception(PATIENCE_S) for future in accepted]
+    assert not [error for error in answered if error is not None and not isinstance(error, NotResident)]
+    assert runtime.close(timeout_s=PATIENCE_S)
+    assert loading.loads.count("m0") == 1
+    assert sorted(loading.closed) == sorted([*loading.loads, "backend"])  # each once, none twice, none forgotten

@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 
-from tests.runtime.fakes import Client
+from tests.runtime.fakes import Client, until
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.errors import (
     BudgetImpossible,
@@ -16,14 +16,14 @@ from wenet_runtime.errors import (
     SettingsError,
     UnknownMode,
 )
+from wenet_runtime.memory import MB
 from wenet_runtime.service.daemon import (
     allowed_hosts,
     check_bind,
     is_loopback,
-    open_cache,
     open_daemon,
-    open_device,
 )
+from wenet_runtime.service.opening import open_cache, open_device
 from wenet_runtime.settings import Settings
 
 
@@ -62,7 +62,7 @@ def test_the_simulated_engine_serves_without_any_model(bundle_path: Path, tmp_pa
     response = Client(daemon.app).infer()
     assert response.status_code == 200
     assert sum(response.json()["outputs"][0]["data"]) == 1
-    assert not list(tmp_path.glob("cache/*/*/*.onnx"))
+    assert not list(tmp_path.glob("cache/*/*/*.model"))
     daemon.runtime.close()
 
 
@@ -84,7 +84,7 @@ def test_the_daemon_s_own_options_are_each_request_s_default(bundle_path: Path, 
         ({"budget_mj": 5.0}, EnergyUnavailable, "choose --meter"),
         ({"budget_mj": 0.001, "meter": "sim", "on_miss": "reject"}, BudgetImpossible, "--budget-mj 0.001"),
         ({"mode": "m9"}, UnknownMode, "no mode 'm9'"),
-        ({"engine": "abacus"}, EngineError, "unknown engine 'abacus': known are ort, sim"),
+        ({"engine": "abacus"}, EngineError, "unknown engine 'abacus': known are ort, openvino, sim"),
         ({"meter": "thumb"}, MeterError, "unknown meter 'thumb': known are none, sim"),
         ({"host": "0.0.0.0"}, SettingsError, "--insecure-no-auth"),
         ({"bundle": Path("nowhere")}, BundleError, "no bundle at nowhere"),
@@ -142,3 +142,99 @@ def test_hosts_are_checked_on_loopback_addresses_only() -> None:
     found = allowed_hosts(Settings(allowed_host=["Board.local"]))
     assert found == {"localhost", "127.0.0.1", "[::1]", "board.local"}
     assert allowed_hosts(Settings(host="0.0.0.0")) is None
+
+
+def test_with_a_limit_of_memory_the_fastest_is_there_and_the_others_come(bundle_path: Path, tmp_path: Path) -> None:
+    given = settings(bundle_path, tmp_path, engine="sim", memory_mb=0.1)
+    assert open_cache(given).read_profiles("none") is None
+    daemon = open_daemon(given)
+    pool = daemon.runtime.pool
+    assert "m0" in pool.residency.resident
+    until(pool, lambda: pool.residency.resident == {"m0", "m2"})  # the most accurate first; m1 has no room
+    assert daemon.runtime.controller.profiles.keys() == {"m0", "m1", "m2"}
+    assert daemon.runtime.close()
+
+
+def test_the_mode_the_daemon_is_pinned_to_comes_first(bundle_path: Path, tmp_path: Path) -> None:
+    daemon = open_daemon(settings(bundle_path, tmp_path, engine="sim", memory_mb=0.06, mode="m1"))
+    until(daemon.runtime.pool, lambda: daemon.runtime.pool.residency.resident == {"m0", "m1"})
+    assert daemon.runtime.close()
+
+
+def test_modes_over_the_daemon_s_own_budget_come_last(bundle_path: Path, tmp_path: Path) -> None:
+    first = open_device(settings(bundle_path, tmp_path, engine="sim"))
+    first.close()
+    between = (first.profiles["m1"].p50_ms + first.profiles["m2"].p50_ms) / 2
+    for budget_ms, order in ((None, ["m2", "m1", "m0"]), (between, ["m1", "m0", "m2"])):
+        assert first._order(settings(bundle_path, tmp_path, budget_ms=budget_ms)) == order
+
+
+@pytest.mark.parametrize("engine", ["ort", "sim"])
+def test_every_mode_is_measured_within_the_limit(bundle_path: Path, tmp_path: Path, engine: str) -> None:
+    whole = open_device(settings(bundle_path, tmp_path, engine=engine))
+    sizes = {mode_id: whole.pool.footprint(mode_id).alone / MB for mode_id in whole.pool.modes}
+    whole.close()
+    given = settings(bundle_path, tmp_path, engine=engine, memory_mb=max(sizes.values()) * 1.01)
+    device = open_device(given, profile_again=True)
+    assert list(device.profiles) == ["m2", "m1", "m0"]
+    assert device.pool.resident == []
+    device.close()
+
+
+def test_a_mode_larger_than_the_limit_is_neither_measured_nor_served(bundle_path: Path, tmp_path: Path) -> None:
+    daemon = open_daemon(settings(bundle_path, tmp_path, engine="sim", memory_mb=0.05))
+    client = Client(daemon.app)
+    rows = {mode["id"]: mode for mode in client.get("/modes").json()["modes"]}
+    assert rows["m2"]["latency_ms"] == {"p50": None, "p95": None, "p99": None}
+    assert (rows["m2"]["resident"], rows["m2"]["energy_mj"]) == (False, None)
+    assert rows["m2"]["memory_mb"] > 0.05
+    assert client.infer(headers={"WeNet-Mode": "m2"}).status_code == 404
+    assert client.infer(headers={"WeNet-Min-Accuracy": "0.9"}).status_code == 422
+    assert client.infer().headers["wenet-mode"] == "m0"
+    daemon.runtime.close()
+    assert open_cache(settings(bundle_path, tmp_path, engine="sim")).path  # the same device: what is known is kept
+    with pytest.warns(UserWarning, match="measuring again"):  # now m2 is wanted as well
+        open_device(settings(bundle_path, tmp_path, engine="sim")).close()
+
+
+@pytest.mark.parametrize("engine", ["ort", "sim"])
+def test_a_limit_that_holds_no_mode_is_refused_at_the_start(bundle_path: Path, tmp_path: Path, engine: str) -> None:
+    with pytest.raises(SettingsError, match=r"--memory-mb 0\.001 does not hold .*m0: give at least 0\.0"):
+        open_daemon(settings(bundle_path, tmp_path, engine=engine, memory_mb=0.001))
+
+
+def test_threads_are_chosen_for_each_mode_once(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wenet_runtime.service.opening.os.cpu_count", lambda: 4)
+    told: List[str] = []
+    given = settings(bundle_path, tmp_path, engine="sim", threads=0)
+
+    def opened() -> Any:
+        told.clear()
+        device = open_device(given, lambda what, done, total: told.append(what))
+        device.close()
+        return device
+
+    first = opened()
+    assert "choosing threads" in told
+    assert {profile.threads for profile in first.profiles.values()} == {4}  # every thread helps a simulated mode
+    assert first.pool.threads == {"m0": 4, "m1": 4, "m2": 4}
+    again = opened()
+    assert "choosing threads" not in told
+    assert again.pool.threads == first.pool.threads
+    assert again.profiles == first.profiles
+
+
+def test_threads_that_are_given_are_not_chosen(bundle_path: Path, tmp_path: Path) -> None:
+    device = open_device(settings(bundle_path, tmp_path, engine="sim", threads=2))
+    device.close()
+    assert device.pool.threads == {}
+    assert {profile.threads for profile in device.profiles.values()} == {None}
+
+
+def test_the_real_engine_answers_with_threads_of_its_own_choice(bundle_path: Path, tmp_path: Path) -> None:
+    daemon = open_daemon(settings(bundle_path, tmp_path, threads=0))
+    assert Client(daemon.app).infer().status_code == 200
+    assert set(daemon.runtime.pool.threads) == {"m0", "m1", "m2"}
+    daemon.runtime.close()

@@ -17,7 +17,7 @@ NAMES = {
     "wenet_inference_duration_seconds", "wenet_budget_requests", "wenet_prediction_error_ratio",
     "wenet_mode_switches", "wenet_energy_joules", "wenet_mode_active", "wenet_queue_depth",
     "wenet_inflight_requests", "wenet_power_watts", "wenet_power_sample_age_seconds", "wenet_build_info",
-    "wenet_bundle_info",
+    "wenet_bundle_info", "wenet_mode_resident", "wenet_mode_memory_bytes", "wenet_mode_load_seconds",
 }  # fmt: skip
 
 
@@ -37,6 +37,16 @@ def test_the_names_are_those_of_the_api(held_client: Client) -> None:
     assert {
         family.name for family in text_string_to_metric_families(text) if not family.name.endswith("_created")
     } == NAMES
+
+
+def test_every_mode_s_memory_is_told_loaded_or_not(held_client: Client, bundle: Bundle) -> None:
+    assert held_client.service is not None
+    held_client.service.runtime.pool.evict("m1")
+    found = read(held_client)
+    for mode in bundle.modes:
+        assert found[f"wenet_mode_memory_bytes {mode.id}"] == 4 * mode.params  # what it would take if it were real
+        assert found[f"wenet_mode_resident {mode.id}"] == (mode.id != "m1")
+        assert found[f"wenet_mode_load_seconds {mode.id}"] > 0
 
 
 def test_requests_are_counted_by_outcome_and_mode(held_client: Client, bundle: Bundle) -> None:

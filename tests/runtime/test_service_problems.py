@@ -19,6 +19,7 @@ REQUEST = Request({"type": "http", "headers": [], "wenet.request_id": "r1"})
         (errors.BudgetImpossible("x"), "budget-impossible", 422),
         (errors.InfeasibleBudget("x"), "deadline-infeasible", 503),
         (errors.QueueFull("x"), "queue-full", 503),
+        (errors.NotResident("x"), "not-ready", 503),
         (errors.Draining("x"), "draining", 503),
         (errors.EnergyUnavailable("x"), "energy-unavailable", 422),
         (errors.InvalidTensor("x"), "invalid-tensor", 422),

@@ -92,14 +92,32 @@ def explore(
 def export(
     out: Out = RUN,
     bundle: Annotated[Path, typer.Option(help="Directory of the bundle to write.")] = Path("bundle"),
+    standalone: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory for each mode as an ordinary ONNX file and a Triton model repository, too. "
+            "Where --out has no checkpoint, an existing --bundle is taken as it is."
+        ),
+    ] = None,
 ) -> None:
     """Check every mode against torch and write the bundle that wenet-runtime serves."""
+    from wenet_runtime.bundle import MANIFEST, Bundle
+    from wenet_trainer.checkpoint import FILE as CHECKPOINT
     from wenet_trainer.checkpoint import read_checkpoint
     from wenet_trainer.explore.result import FILE, read_frontier
     from wenet_trainer.export import export_bundle
+    from wenet_trainer.standalone import README, check_place, export_standalone
 
-    sha256 = export_bundle(read_checkpoint(out), read_frontier(out / FILE), bundle)
-    typer.echo(f"bundle {sha256[:12]} → {bundle}; next: wenet-runtime --bundle {bundle} --budget-ms 50")
+    if standalone is not None:
+        check_place(standalone)  # before minutes are spent on the bundle
+    if standalone is not None and not (out / CHECKPOINT).exists() and (bundle / MANIFEST).exists():
+        typer.echo(f"no checkpoint in {out}: the bundle in {bundle} is taken as it is")
+    else:
+        sha256 = export_bundle(read_checkpoint(out), read_frontier(out / FILE), bundle)
+        typer.echo(f"bundle {sha256[:12]} → {bundle}; next: wenet-runtime --bundle {bundle} --budget-ms 50")
+    if standalone is not None:
+        files = export_standalone(Bundle(bundle), standalone)
+        typer.echo(f"{len(files)} modes as ONNX files and as Triton models → {standalone}; see {standalone / README}")
 
 
 @app.command()

@@ -129,11 +129,15 @@ def build(flags: Dict[str, Any], config: Optional[Path]) -> None:
 
     def action() -> None:
         settings = _settings(flags, config)
-        from wenet_runtime.service.daemon import open_cache
+        from wenet_runtime.memory import MB, together
+        from wenet_runtime.service.opening import open_cache
 
         cache = open_cache(settings)
         cache.build(progress)
-        say(f"built: {cache.path}")
+        footprints = cache.footprints() or {}
+        for mode_id, one in footprints.items():
+            say(f"{mode_id}: {one.alone / MB:.3g} MB")
+        say(f"built: {cache.path}, all resident take {together(footprints.values()) / MB:.3g} MB")
 
     _guarded(action)
 
@@ -143,11 +147,12 @@ def profile(flags: Dict[str, Any], config: Optional[Path]) -> None:
 
     def action() -> None:
         settings = _settings(flags, config)
-        from wenet_runtime.service.daemon import open_device
+        from wenet_runtime.service.opening import open_device
 
         device = open_device(settings, progress, profile_again=True)
+        footprints = {mode_id: device.pool.footprint(mode_id) for mode_id in device.pool.modes}
         device.close()
-        _print_modes(device.bundle, device.profiles)
+        _print_modes(device.bundle, device.profiles, footprints)
 
     _guarded(action)
 
@@ -156,20 +161,25 @@ def modes(flags: Dict[str, Any], config: Optional[Path]) -> None:
     """List the bundle's modes as JSON."""
 
     def action() -> None:
-        from wenet_runtime.bundle import Bundle
+        from wenet_runtime.service.opening import open_cache
 
-        _print_modes(Bundle(_settings(flags, config).bundle), {})
+        cache = open_cache(_settings(flags, config))
+        _print_modes(cache.bundle, {}, cache.footprints() or {})
 
     _guarded(action)
 
 
-def _print_modes(bundle: Any, profiles: Dict[str, Any]) -> None:
+def _print_modes(bundle: Any, profiles: Dict[str, Any], footprints: Dict[str, Any]) -> None:
     from dataclasses import asdict
+
+    from wenet_runtime.memory import MB
 
     rows = []
     for mode in bundle.modes:
         row = {"id": mode.id, "accuracy": mode.accuracy.value, "macs": mode.macs, "params": mode.params}
         row["groups"] = dict(mode.groups)
+        if mode.id in footprints:
+            row["memory_mb"] = round(footprints[mode.id].alone / MB, 3)
         if mode.id in profiles:
             row["profile"] = asdict(profiles[mode.id])
         rows.append(row)

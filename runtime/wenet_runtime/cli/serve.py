@@ -67,7 +67,7 @@ def _refuse(settings: Settings, error: OSError) -> NoReturn:
 
 def _announce(daemon: Daemon, settings: Settings, port: int) -> None:
     profiles = daemon.runtime.controller.profiles
-    modes = ", ".join(f"{mode.id} {profiles[mode.id].p50_ms:.2f} ms" for mode in daemon.bundle.modes)
+    modes = ", ".join(f"{mode_id} {profile.p50_ms:.2f} ms" for mode_id, profile in profiles.items())
     simulated = " (SIMULATED engine: answers are made up)" if settings.engine == "sim" else ""
     budget = "none" if settings.budget_ms is None else f"{settings.budget_ms:g} ms"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host

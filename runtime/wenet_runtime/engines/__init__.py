@@ -4,5 +4,6 @@ from typing import Mapping
 
 ENGINES: Mapping[str, str] = {
     "ort": "wenet_runtime.engines.ort:OrtBackend",
+    "openvino": "wenet_runtime.engines.openvino:OpenVinoBackend",
     "sim": "wenet_runtime.engines.sim:SimBackend",
 }

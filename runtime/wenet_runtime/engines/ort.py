@@ -1,13 +1,18 @@
 """ONNX Runtime on the CPU: the engine every device has."""
 
-from typing import Any, Callable, Dict, List
+import os
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
 import onnxruntime
 from numpy.typing import NDArray
 
 from wenet_runtime.bundle import Bundle, Mode
-from wenet_runtime.engines.base import Tensors
+from wenet_runtime.engines.base import Artifact, Tensors
 from wenet_runtime.errors import EngineError
+
+if TYPE_CHECKING:
+    from wenet_runtime.lowering.graph import Graph
 
 # ONNX Runtime raises exceptions of its own C++ module, which share no base but Exception's children.
 _FAILURES = (
@@ -35,10 +40,16 @@ _FAILURES = (
 
 
 class OrtEngine:
-    """One mode as an ONNX Runtime session."""
+    """One mode as an ONNX Runtime session.
 
-    def __init__(self, session: "onnxruntime.InferenceSession") -> None:
+    Args:
+        session: the session.
+        numbers: what its weights lie in; the session borrows them, so they go only after it.
+    """
+
+    def __init__(self, session: "onnxruntime.InferenceSession", numbers: "List[onnxruntime.OrtValue]") -> None:
         self._session = session
+        self._numbers = numbers
         self._outputs: List[str] = [output.name for output in session.get_outputs()]
 
     def infer(self, inputs: Tensors) -> Dict[str, NDArray[Any]]:
@@ -52,12 +63,13 @@ class OrtEngine:
         return dict(zip(self._outputs, values))
 
     def close(self) -> None:
-        """Drop the session."""
+        """Drop the session, then its numbers."""
         self._session = None
+        self._numbers = []
 
 
 class OrtBackend:
-    """Loads modes into ONNX Runtime's CPU provider.
+    """Builds and loads modes for ONNX Runtime's CPU provider.
 
     Args:
         bundle: unused; every backend is made the same way.
@@ -71,23 +83,67 @@ class OrtBackend:
         del bundle
         self._threads = threads
 
-    def load(self, mode: Mode, model: Callable[[], bytes]) -> OrtEngine:
-        """Open a session on the mode's plain ONNX model."""
-        return self.load_bytes(model(), name=mode.id)
+    def build(self, graph: "Graph", name: str) -> Artifact:
+        """Optimise a network for this processor; see `Backend.build`."""
+        from wenet_runtime.engines.ort_build import optimised  # imports onnx
+
+        try:
+            return optimised(graph, self._options(threads=1))
+        except _FAILURES as error:
+            raise EngineError(f"ONNX Runtime cannot build mode '{name}': {error}") from error
+
+    def load(self, mode: Mode, artifact: Callable[[], Artifact], *, threads: Optional[int] = None) -> OrtEngine:
+        """Open a session on what `build` made; its numbers are read where they lie."""
+        made = artifact()
+        options = self._options(threads)
+        # It was optimised when it was built; packing weights would copy them.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        # All modes' activations in one place, since one mode runs at a time.
+        _share_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        # The model says that its numbers lie in a file, `PLACEHOLDER`. They are given here instead, but
+        # newer versions want to see that file.
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path",
+            os.path.dirname(os.devnull),  # noqa: PTH120
+        )
+        numbers: List[onnxruntime.OrtValue] = []
+        for name, value in made.numbers.items():
+            numbers.append(onnxruntime.OrtValue.ortvalue_from_numpy(value))  # no copy: it keeps the array
+            options.add_initializer(name, numbers[-1])
+        return self._open(made.model, options, mode.id, numbers)
 
     def load_bytes(self, model: bytes, *, name: str) -> OrtEngine:
         """Open a session on any ONNX model; `name` stands in the error if it does not load."""
+        return self._open(model, self._options(), name, [])
+
+    def _options(self, threads: Optional[int] = None) -> "onnxruntime.SessionOptions":
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
+        options.intra_op_num_threads = threads or self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # A spinning worker steals the time that a small device has for the rest of the request.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return options
+
+    def _open(
+        self, model: bytes, options: "onnxruntime.SessionOptions", name: str, numbers: "List[onnxruntime.OrtValue]"
+    ) -> OrtEngine:
         try:
             session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except _FAILURES as error:
             raise EngineError(f"ONNX Runtime cannot load mode '{name}': {error}") from error
-        return OrtEngine(session)
+        return OrtEngine(session, numbers)
 
     def close(self) -> None:
-        """Nothing is shared among sessions."""
+        """Nothing is held but the arena, which belongs to the process."""
+
+
+@lru_cache(maxsize=1)
+def _share_arena() -> None:
+    """Let this process have one arena that sessions may share. Registering another one is an error in some versions."""
+    info = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(info, None)

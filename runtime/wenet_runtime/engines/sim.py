@@ -4,14 +4,17 @@ Everything it answers is made up and must be shown as simulated.
 """
 
 import time
-from typing import Any, Callable, Dict, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wenet_runtime.bundle import Bundle, Mode, TensorSpec
-from wenet_runtime.engines.base import Tensors
+from wenet_runtime.engines.base import Artifact, Tensors
 from wenet_runtime.errors import EngineError
+
+if TYPE_CHECKING:
+    from wenet_runtime.lowering.graph import Graph
 
 # A simulated device of this speed; a real one differs, which is what `profile` is for.
 GMACS_PER_S = 10.0
@@ -64,10 +67,15 @@ class SimBackend:
         self._threads = threads
         self._sleep = sleep
 
-    def load(self, mode: Mode, model: Callable[[], bytes]) -> SimEngine:
-        """Make a simulated mode; the model itself is not built."""
-        del model
-        seconds = (FIXED_MS + mode.macs / (GMACS_PER_S * 1e6)) / 1e3 / self._threads
+    def build(self, graph: "Graph", name: str) -> Artifact:
+        """Nothing is built: what is simulated needs no model."""
+        del graph, name
+        return Artifact(b"", {})
+
+    def load(self, mode: Mode, artifact: Callable[[], Artifact], *, threads: Optional[int] = None) -> SimEngine:
+        """Make a simulated mode; the model itself is not asked for."""
+        del artifact
+        seconds = (FIXED_MS + mode.macs / (GMACS_PER_S * 1e6)) / 1e3 / (threads or self._threads)
         return SimEngine(seconds, self._outputs, self._sleep)
 
     def close(self) -> None:

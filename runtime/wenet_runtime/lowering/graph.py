@@ -195,7 +195,7 @@ class Graph:
     def to_bytes(self) -> bytes:
         """The model as ONNX bytes, opset 13, with only the numbers that are read."""
         initializers = [
-            numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in self.read_numbers().items()
+            numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in self.read_numbers().items()
         ]
         graph = helper.make_graph(self.nodes, "wenet", self.inputs, self.outputs, initializer=initializers)
         model = helper.make_model(graph, producer_name="wenet-runtime", opset_imports=[helper.make_opsetid("", OPSET)])

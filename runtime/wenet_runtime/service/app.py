@@ -1,6 +1,6 @@
 """The application: its routes, and how errors leave it."""
 
-from typing import Any, Dict, FrozenSet, List, Optional
+from typing import Any, Dict, FrozenSet, Optional
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
@@ -9,6 +9,7 @@ from starlette.responses import Response
 from wenet_runtime import __version__
 from wenet_runtime.bundle import Mode
 from wenet_runtime.errors import WeNetError
+from wenet_runtime.pool import Cost
 from wenet_runtime.service.encoding import json_bytes
 from wenet_runtime.service.envelope import App, Envelope
 from wenet_runtime.service.inference import Service
@@ -84,6 +85,7 @@ def _modes(service: Service) -> Dict[str, Any]:
     """The body of GET /modes."""
     runtime, defaults = service.runtime, service.defaults
     total = sum(service.metrics.served.values())
+    costs = runtime.pool.costs
     return {
         "model": service.bundle.manifest.model,
         "bundle_sha256": service.bundle.sha256,
@@ -96,14 +98,15 @@ def _modes(service: Service) -> Dict[str, Any]:
         },
         "active": runtime.active,
         "slowdown": round(runtime.controller.slowdown.factor, 4),
-        "modes": [_mode(service, mode, total) for mode in service.bundle.modes],
+        "memory_mb": _rounded(runtime.pool.memory_mb),
+        "modes": [_mode(service, mode, costs[mode.id], total) for mode in service.bundle.modes],
     }
 
 
-def _mode(service: Service, mode: Mode, total: int) -> Dict[str, Any]:
-    profile = service.runtime.controller.profiles[mode.id]
+def _mode(service: Service, mode: Mode, cost: Cost, total: int) -> Dict[str, Any]:
+    profile = service.runtime.controller.profiles.get(mode.id)  # none of a mode that its memory keeps out
+    percentiles = (None, None, None) if profile is None else (profile.p50_ms, profile.p95_ms, profile.p99_ms)
     served = service.metrics.served[mode.id]
-    resident: List[str] = service.runtime.pool.resident
     return {
         "id": mode.id,
         "groups": dict(mode.groups),
@@ -111,14 +114,16 @@ def _mode(service: Service, mode: Mode, total: int) -> Dict[str, Any]:
         "macs": mode.macs,
         "params": mode.params,
         "accuracy": mode.accuracy.value,
-        "latency_ms": {
-            "p50": round(profile.p50_ms, 4),
-            "p95": round(profile.p95_ms, 4),
-            "p99": round(profile.p99_ms, 4),
-        },
-        "energy_mj": None if profile.energy_mj is None else round(profile.energy_mj, 4),
-        "energy_source": profile.energy_source,
-        "resident": mode.id in resident,
+        "latency_ms": {name: _rounded(value) for name, value in zip(("p50", "p95", "p99"), percentiles)},
+        "energy_mj": _rounded(None if profile is None else profile.energy_mj),
+        "energy_source": "none" if profile is None else profile.energy_source,
+        "resident": cost.resident,
+        "memory_mb": _rounded(cost.memory_mb),
+        "load_ms": _rounded(cost.load_ms),
         "served": served,
         "active_share": round(served / total, 4) if total else 0.0,
     }
+
+
+def _rounded(value: Optional[float]) -> Optional[float]:
+    return None if value is None else round(value, 4)

@@ -1,94 +1,24 @@
 """Puts a daemon together: settings → bundle, engines, profile, runtime, application."""
 
-import datetime
 import ipaddress
 from dataclasses import dataclass
-from typing import Callable, Dict, FrozenSet, Optional
+from typing import FrozenSet, Mapping, Optional
 
 from wenet_runtime.budget import Budget, RequestOptions
-from wenet_runtime.builder import DeviceCache, this_device
 from wenet_runtime.bundle import Bundle
+from wenet_runtime.canary import golden_inputs
 from wenet_runtime.controller import Controller
-from wenet_runtime.engines import ENGINES
-from wenet_runtime.engines.base import Backend
-from wenet_runtime.errors import BudgetImpossible, EnergyUnavailable, EngineError, MeterError, SettingsError
-from wenet_runtime.meters import METERS
-from wenet_runtime.meters.base import Meter
-from wenet_runtime.pool import Pool, golden_inputs
-from wenet_runtime.profile import Profile
-from wenet_runtime.profiler import measure
-from wenet_runtime.registry import load
+from wenet_runtime.errors import BudgetImpossible, EnergyUnavailable, SettingsError
+from wenet_runtime.loader import Loader
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.app import create_app
 from wenet_runtime.service.envelope import LOOPBACK_NAMES, App
 from wenet_runtime.service.images import warm_up
 from wenet_runtime.service.inference import Service
 from wenet_runtime.service.metrics import Metrics
+from wenet_runtime.service.opening import Progress, open_device, silent
 from wenet_runtime.service.options import Defaults
 from wenet_runtime.settings import Settings
-
-Progress = Callable[[str, int, int], None]
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    del what, done, total
-
-
-@dataclass(frozen=True)
-class Device:
-    """A bundle opened on this device: its modes resident, its meter running, its costs known."""
-
-    bundle: Bundle
-    cache: DeviceCache
-    pool: Pool
-    meter: Meter
-    profiles: Dict[str, Profile]
-
-    def close(self) -> None:
-        """Free the engines and stop the meter."""
-        self.pool.close()
-        self.meter.close()
-
-
-def open_cache(settings: Settings) -> DeviceCache:
-    """The cache of this bundle on this device, engines not loaded. Raises `BundleError`, `EngineError`."""
-    bundle = Bundle(settings.bundle)
-    return _cache(settings, bundle, _backend(settings, bundle))
-
-
-def _backend(settings: Settings, bundle: Bundle) -> Backend:
-    backend: Backend = load(ENGINES, settings.engine, kind="engine", error=EngineError)(bundle, settings.threads)
-    return backend
-
-
-def _cache(settings: Settings, bundle: Bundle, backend: Backend) -> DeviceCache:
-    device = this_device(backend.name, backend.version, settings.threads)
-    return DeviceCache(settings.cache_dir.expanduser(), bundle, device)
-
-
-def open_device(settings: Settings, progress: Progress = _silent, *, profile_again: bool = False) -> Device:
-    """Verify the bundle, load every mode, and read or measure what each costs here.
-
-    Raises:
-        BundleError, EngineError, MeterError: what is wrong, and what to do.
-    """
-    bundle = Bundle(settings.bundle)
-    backend = _backend(settings, bundle)
-    meter: Meter = load(METERS, settings.meter, kind="meter", error=MeterError)()
-    cache = _cache(settings, bundle, backend)
-    pool = Pool(bundle, backend, cache.model, progress)
-    profiles = None if profile_again else cache.read_profiles(meter.source)
-    if profiles is None:
-        profiles = measure(
-            pool.engines,
-            golden_inputs(bundle, rows=1),
-            rounds=settings.profile_rounds,
-            meter=meter,
-            progress=lambda done, total: progress("profiling", done, total),
-        )
-        measured_at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        cache.write_profiles(profiles, meter=meter.source, measured_at=measured_at)
-    return Device(bundle, cache, pool, meter, profiles)
 
 
 @dataclass(frozen=True)
@@ -100,7 +30,7 @@ class Daemon:
     app: App
 
 
-def open_daemon(settings: Settings, progress: Progress = _silent) -> Daemon:
+def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
     """Everything but the socket.
 
     Raises:
@@ -110,7 +40,8 @@ def open_daemon(settings: Settings, progress: Progress = _silent) -> Daemon:
     """
     check_bind(settings)
     device = open_device(settings, progress)
-    controller = Controller(device.bundle.modes, device.profiles, settings.attainment)
+    modes = [mode for mode in device.bundle.modes if mode.id in device.profiles]
+    controller = Controller(modes, device.profiles, settings.attainment)
     defaults = Defaults(
         settings.budget_ms,
         settings.budget_mj,
@@ -119,29 +50,34 @@ def open_daemon(settings: Settings, progress: Progress = _silent) -> Daemon:
         settings.on_miss,
         settings.priority,
     )
+    loader: Optional[Loader] = None
     try:
-        _check_feasible(controller, settings)
+        loader = device.loader(settings)
+        _check_feasible(controller, settings, device.pool.residency.out)
         if device.bundle.manifest.preprocess is not None:
             warm_up(device.bundle.manifest.preprocess)
         runtime = Runtime(
             device.pool,
             controller,
             device.meter,
+            loader=loader,
             max_queue=settings.max_queue,
             warmup=golden_inputs(device.bundle, rows=1),
             engine_core=settings.engine_core,
         )
     except BaseException:
+        if loader is not None:
+            loader.close()
         device.close()
         raise
     service = Service(device.bundle, runtime, Metrics(device.bundle, runtime), defaults)
     return Daemon(device.bundle, runtime, create_app(service, hosts=allowed_hosts(settings)))
 
 
-def _check_feasible(controller: Controller, settings: Settings) -> None:
+def _check_feasible(controller: Controller, settings: Settings, out: Mapping[str, str]) -> None:
     """Budgets that no mode meets even when idle would refuse every request: say so at the start."""
     options = RequestOptions(budget=Budget(min_accuracy=settings.min_accuracy), mode=settings.mode)
-    allowed = controller.allowed(options)
+    allowed = controller.allowed(options, out)
     fastest = min(allowed, key=lambda mode: controller.profiles[mode.id].p50_ms)
     fastest_ms = controller.profiles[fastest.id].p50_ms
     if settings.on_miss != "late" and settings.budget_ms is not None and fastest_ms > settings.budget_ms:

@@ -4,6 +4,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from wenet_runtime import __version__
 from wenet_runtime.bundle import Bundle
+from wenet_runtime.memory import MB
 from wenet_runtime.result import Result
 from wenet_runtime.runtime import Runtime
 
@@ -39,6 +40,11 @@ class Metrics:
         self._switches = Counter("wenet_mode_switches", "Changes of mode", ["to", "reason"], registry=registry)
         self._energy = Counter("wenet_energy_joules", "Energy of inferences", ["rail"], registry=registry)
         self._active = Gauge("wenet_mode_active", "1 for the mode that answered last", ["mode"], registry=registry)
+        self._resident = Gauge("wenet_mode_resident", "1 for modes that can answer now", ["mode"], registry=registry)
+        self._memory = Gauge(
+            "wenet_mode_memory_bytes", "What a mode takes beyond what resident ones share", ["mode"], registry=registry
+        )
+        self._load = Gauge("wenet_mode_load_seconds", "Until a loaded mode could answer", ["mode"], registry=registry)
         depth = Gauge("wenet_queue_depth", "Requests waiting", registry=registry)
         depth.set_function(lambda: runtime.queue_depth)
         inflight = Gauge("wenet_inflight_requests", "Requests accepted and not answered", registry=registry)
@@ -80,6 +86,11 @@ class Metrics:
         """All metrics in Prometheus' text format."""
         for mode_id in self.served:
             self._active.labels(mode_id).set(1 if mode_id == self._runtime.active else 0)
+        for mode_id, cost in self._runtime.pool.costs.items():
+            self._resident.labels(mode_id).set(1 if cost.resident else 0)
+            self._memory.labels(mode_id).set(round(cost.memory_mb * MB))
+            if cost.load_ms is not None:
+                self._load.labels(mode_id).set(cost.load_ms / 1e3)
         power = self._runtime.meter.power()
         if power is not None:
             self._power.labels(power.rail).set(power.watts)

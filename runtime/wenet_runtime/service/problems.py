@@ -63,6 +63,7 @@ _BY_ERROR = (
     (errors.UnknownMode, "unknown-mode"),
     (errors.BudgetImpossible, "budget-impossible"),
     (errors.InfeasibleBudget, "deadline-infeasible"),
+    (errors.NotResident, "not-ready"),
     (errors.QueueFull, "queue-full"),
     (errors.Draining, "draining"),
     (errors.EnergyUnavailable, "energy-unavailable"),
@@ -92,7 +93,9 @@ def _extra(error: Exception) -> Dict[str, Any]:
             "fastest_mode": error.fastest_mode,
             "executed": False,
         }
-        if isinstance(error, errors.InfeasibleBudget) and error.predicted_ms and error.budget_ms:
+        if error.retry_after_ms is not None:
+            members["retry_after_ms"] = max(1, math.ceil(error.retry_after_ms))
+        elif isinstance(error, errors.InfeasibleBudget) and error.predicted_ms and error.budget_ms:
             members["retry_after_ms"] = max(1, math.ceil(error.predicted_ms - error.budget_ms))
         return members
     return {}

@@ -6,7 +6,6 @@ from wenet_trainer.layers import MAX_GROUPS
 from wenet_trainer.models import MODELS, build
 from wenet_trainer.space import SearchSpace
 
-
 SMALL = {"digits_resnet": (1, 32, 10), "tiny": (1, 32, 10)}  # input channels, side, classes
 
 
@@ -23,7 +22,10 @@ def test_arguments_reach_the_constructor():
 
 
 def test_what_is_no_model_is_refused():
-    with pytest.raises(NetworkError, match="unknown model 'vgg': known are digits_resnet, efficientnet_b0, mobilenet_v2, resnet50, tiny"):
+    with pytest.raises(
+        NetworkError,
+        match="unknown model 'vgg': known are digits_resnet, efficientnet_b0, mobilenet_v2, resnet50, tiny",
+    ):
         build("vgg")
     with pytest.raises(NetworkError, match="does not take"):
         build("tiny", {"depth": 3})

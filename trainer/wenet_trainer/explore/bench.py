@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wenet_runtime.bundle import Accuracy
-from wenet_runtime.engines.ort import OrtBackend, OrtEngine
-from wenet_runtime.materialize import Supernet, materialize
-from wenet_runtime.profiler import sample
+from wenet_runtime.engines.base import Engine
+from wenet_runtime.engines.ort import OrtBackend
+from wenet_runtime.materialize import Supernet, lower
+from wenet_runtime.plan import Plan
+from wenet_runtime.profiler import load_graph, quickest_ms, sample
 from wenet_trainer.data.base import Images, Source, input_shape, normalise
 from wenet_trainer.evaluate import accuracy, recalibrated
 from wenet_trainer.explore.result import Latency
@@ -56,6 +59,7 @@ class Bench:
         self.calibration = calibration(self.source)
         self.space = SearchSpace.of(self.net)
         self._backend = OrtBackend(None, self.threads)
+        self._plan = Plan(self.supernet, partial(quickest_ms, self._backend))
         self._validation = self.source.validation()
         self._full = self._load(self.space.full())
         self._full_ms: float | None = None
@@ -120,9 +124,10 @@ class Bench:
             inputs = normalise(images.pixels, self.source.preprocess)
             return accuracy(self.net, config, inputs, images.labels, images.origins)
 
-    def _load(self, config: GroupConfig) -> OrtEngine:
+    def _load(self, config: GroupConfig) -> Engine:
         # Statistics do not change what a run costs, so those of the checkpoint will do.
-        return self._backend.load_bytes(materialize(self.supernet, config), name=str(dict(config)))
+        graph = lower(self.supernet, config, emitted=self._plan.emitted(config))
+        return load_graph(self._backend, graph, str(dict(config)))
 
     def _image(self) -> dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"]:
         image: Tensor = self.calibration[:1].to(torch.float32)

@@ -1,0 +1,70 @@
+"""What an engine must answer before it serves: the bundle's golden inputs, as the exporter answered them."""
+
+from typing import Any, Dict, Mapping, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wenet_runtime.bundle import Bundle, Mode
+from wenet_runtime.engines.base import Engine
+from wenet_runtime.errors import EngineError
+from wenet_runtime.manifest import PRECISIONS
+
+WARMUP_RUNS = 3
+
+
+class Canary:
+    """Warms engines and checks their answers.
+
+    Args:
+        bundle: whose golden inputs and outputs; read once.
+        simulated: answers are made up and prove nothing, so only their form is checked.
+    """
+
+    def __init__(self, bundle: Bundle, *, simulated: bool) -> None:
+        self._outputs = bundle.manifest.outputs
+        self._golden = bundle.golden()
+        self._inputs = golden_inputs(bundle, self._golden)
+        self._simulated = simulated
+
+    def check(self, mode: Mode, engine: Engine) -> None:
+        """Run an engine until it is warm. Raises `EngineError` if it does not answer as the exporter did."""
+        for _ in range(WARMUP_RUNS):
+            outputs = engine.infer(self._inputs)
+        for spec in self._outputs:
+            found = outputs.get(spec.name)
+            if found is None or found.shape[1:] != spec.shape[1:] or found.dtype != spec.dtype:
+                shape = "nothing" if found is None else f"{found.dtype} {found.shape}"
+                raise EngineError(f"mode '{mode.id}' answers {shape} as '{spec.name}', the bundle says {spec.shape}")
+        if not self._simulated:
+            self._compare(mode, outputs)
+
+    def _compare(self, mode: Mode, outputs: Mapping[str, NDArray[Any]]) -> None:
+        # Kernels differ between processors, so a device may differ from the exporter's by more than rounding.
+        tolerance = PRECISIONS[mode.precision]
+        for name, value in outputs.items():
+            expected = self._golden.get(f"{mode.id}.{name}")
+            if expected is None:
+                raise EngineError(f"the bundle's golden file lacks '{mode.id}.{name}': export it again")
+            if value.shape != expected.shape:
+                raise EngineError(f"mode '{mode.id}' answers '{name}' of shape {value.shape}, not {expected.shape}")
+            scale = float(np.abs(expected).max()) or 1.0
+            error = float(np.abs(value - expected).max()) / scale
+            if not error <= tolerance:
+                raise EngineError(
+                    f"mode '{mode.id}' deviates from its golden output by {error:.2g} of the largest value "
+                    f"(allowed {tolerance:g}): this engine does not compute it right; choose another --engine"
+                )
+
+
+def golden_inputs(
+    bundle: Bundle, golden: Optional[Mapping[str, NDArray[Any]]] = None, rows: Optional[int] = None
+) -> Dict[str, NDArray[Any]]:
+    """The bundle's golden inputs by name, their first `rows` rows if given."""
+    golden = bundle.golden() if golden is None else golden
+    inputs: Dict[str, NDArray[Any]] = {}
+    for spec in bundle.manifest.inputs:
+        if f"input.{spec.name}" not in golden:
+            raise EngineError(f"the bundle's golden file lacks 'input.{spec.name}': export it again")
+        inputs[spec.name] = np.ascontiguousarray(golden[f"input.{spec.name}"][:rows])
+    return inputs

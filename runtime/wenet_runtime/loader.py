@@ -1,0 +1,146 @@
+"""Keeps the resident modes within a limit of memory: the fastest always there, others as they are wanted.
+
+Modes are loaded and evicted by a thread of its own, never on a request's path.
+"""
+
+import logging
+import threading
+import time
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from wenet_runtime.engines.base import Engine
+from wenet_runtime.errors import SettingsError
+from wenet_runtime.memory import MB, Footprint, evicted_for, together
+from wenet_runtime.pool import Pool
+
+REST_S = 1.0  # between evictions: requests that want modes by turns must not keep the device busy with loading
+CLOSING_S = 30.0
+
+_LOG = logging.getLogger(__name__)
+
+
+def measurable(pool: Pool, limit_mb: Optional[float]) -> List[str]:
+    """The modes that fit into the limit alone."""
+    return [one for one in pool.modes if limit_mb is None or pool.footprint(one).alone <= limit_mb * MB]
+
+
+def in_turns(pool: Pool, limit_mb: Optional[float]) -> Iterator[Mapping[str, Engine]]:
+    """The engine of every mode that fits once, as many at a time as fit together; before anything is served."""
+    if limit_mb is None:
+        yield pool.engines
+        return
+    left = measurable(pool, limit_mb)
+    footprints = {one: pool.footprint(one) for one in left}
+    while left:
+        turn: List[str] = []
+        for one in left:
+            if evicted_for(one, (), turn, footprints, limit_mb * MB) is not None:
+                turn.append(one)
+        pool.load_all(turn)
+        yield pool.engines
+        for one in turn:
+            pool.evict(one)
+        left = [one for one in left if one not in turn]
+
+
+class Loader:
+    """Loads and evicts a pool's modes in the background.
+
+    Args:
+        pool: with no mode resident.
+        limit_mb: what the resident modes may take together.
+        fastest: loaded before this returns, and never evicted.
+        order: others, loaded without being asked for while there is room, most useful first.
+        rest_s: time between evictions.
+
+    Raises:
+        SettingsError: the fastest mode does not fit.
+        EngineError: the fastest mode does not load.
+    """
+
+    def __init__(
+        self, pool: Pool, limit_mb: float, fastest: str, order: Sequence[str], *, rest_s: float = REST_S
+    ) -> None:
+        self._pool = pool
+        self._limit = limit_mb * MB
+        self._fastest = fastest
+        self._order = [one for one in order if one != fastest]
+        self._rest_s = rest_s
+        self._footprints: Dict[str, Footprint] = {one: pool.footprint(one) for one in pool.modes}
+        self._changed = threading.Condition()
+        self._wanted: List[str] = []  # the latest last
+        self._rested_s = 0.0  # when modes may be evicted again
+        self._closing = False
+        self._take_out_what_never_fits()
+        pool.load(fastest)
+        self._thread = threading.Thread(target=self._work, name="wenet-loader", daemon=True)
+        self._thread.start()
+
+    def _take_out_what_never_fits(self) -> None:
+        alone = self._footprints[self._fastest].alone
+        if alone > self._limit:
+            raise SettingsError(
+                f"--memory-mb {self._limit / MB:g} does not hold the fastest mode, {self._fastest}: "
+                f"give at least {alone / MB:.3g}"
+            )
+        for one in self._pool.modes:
+            both = together([self._footprints[self._fastest], self._footprints[one]])
+            if both > self._limit:
+                reason = f"beside {self._fastest} it needs --memory-mb {both / MB:.3g}"
+                _LOG.warning("mode '%s' is not served: %s", one, reason)
+                self._pool.take_out(one, reason)
+
+    def want(self, mode_id: str) -> None:
+        """Have a mode loaded soon. Returns at once."""
+        with self._changed:
+            if mode_id in self._wanted:
+                self._wanted.remove(mode_id)
+            self._wanted.append(mode_id)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Load nothing any more, and wait for what is being loaded."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(CLOSING_S)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                task = self._next()
+                while task is None and not self._closing:
+                    rest_s = self._rested_s - time.monotonic()
+                    self._changed.wait(rest_s if self._wanted and rest_s > 0 else None)
+                    task = self._next()
+                if task is None or self._closing:
+                    return
+            self._bring(*task)
+
+    def _next(self) -> Optional[Tuple[str, List[str]]]:
+        """The mode to load next and those to evict for it."""
+        resident = self._pool.resident
+        unfit = {*resident, *self._pool.residency.out}
+        self._wanted = [one for one in self._wanted if one not in unfit]
+        going = [one for one in resident if one != self._fastest]
+        for one in reversed(self._wanted):
+            evicted = evicted_for(one, going, [self._fastest], self._footprints, self._limit)
+            if evicted is not None and (not evicted or time.monotonic() >= self._rested_s):
+                return one, evicted
+        for one in self._order:
+            if one not in unfit and evicted_for(one, (), resident, self._footprints, self._limit) is not None:
+                return one, []
+        return None
+
+    def _bring(self, mode_id: str, evicted: Sequence[str]) -> None:
+        try:
+            for one in evicted:
+                self._pool.evict(one)
+            self._pool.load(mode_id)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must cost no more than this mode
+            _LOG.warning("mode '%s' is out of service, it cannot be loaded: %s", mode_id, error)
+            self._pool.take_out(mode_id, "it cannot be loaded")
+        if evicted:
+            with self._changed:
+                self._rested_s = time.monotonic() + self._rest_s
+                self._wanted.clear()  # whoever still wants another one will say so again
