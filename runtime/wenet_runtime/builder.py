@@ -9,13 +9,16 @@ import fcntl
 import json
 import math
 import os
+import platform
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Collection, Dict, Iterator, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Collection, Dict, Iterator, Mapping, Optional, Tuple
+
+from numpy.typing import NDArray
 
 from wenet_runtime.bundle import Bundle, Mode
-from wenet_runtime.device import Device
+from wenet_runtime.device import Device, processor_flags
 from wenet_runtime.engines.base import Artifact, Backend
 from wenet_runtime.errors import EngineError
 from wenet_runtime.files import write_atomic
@@ -27,8 +30,8 @@ if TYPE_CHECKING:
     from wenet_runtime.materialize import Supernet
 
 Progress = Callable[[str, int, int], None]
-# (supernet, groups) → groups that layers are computed with where that is quicker.
-Emitted = Callable[["Supernet", Mapping[str, int]], Mapping[str, int]]
+# (supernet, mode, its statistics) → groups that layers are computed with where that is quicker.
+Emitted = Callable[["Supernet", Mode, Mapping[str, NDArray[Any]]], Mapping[str, int]]
 
 LOCK = "lock"
 MAX_THREADS = 256
@@ -71,7 +74,7 @@ class DeviceCache:
         device: Device,
         backend: Backend,
         *,
-        emitted: Emitted = lambda supernet, groups: {},
+        emitted: Emitted = lambda supernet, mode, statistics: {},
         plan_id: str = "",
     ) -> None:
         self.bundle = bundle
@@ -155,16 +158,28 @@ class DeviceCache:
         return store
 
     def _built(self, progress: Progress) -> Iterator[Tuple[str, Artifact]]:
-        from wenet_runtime.materialize import Supernet, lower  # onnx loads only when something is built
+        from wenet_runtime.materialize import Supernet  # onnx loads only when something is built
 
         supernet = Supernet.of(self.bundle)
         modes = self.bundle.modes
         for done, mode in enumerate(modes):
             progress(f"building {mode.id}", done, len(modes))
-            emitted = self._emitted(supernet, mode.groups)
-            statistics = self.bundle.statistics(mode)
-            graph = lower(supernet, mode.groups, statistics, emitted=emitted, precision=mode.precision)
-            yield mode.id, self._backend.build(graph, mode.id)
+            yield mode.id, self._artifact_of(supernet, mode)  # not kept here while the next one is built
+
+    def _artifact_of(self, supernet: "Supernet", mode: Mode) -> Artifact:
+        from wenet_runtime.lowering.precision import wants_reduced_range
+        from wenet_runtime.materialize import lower
+
+        statistics = self.bundle.statistics(mode)
+        graph = lower(
+            supernet,
+            mode.groups,
+            statistics,
+            emitted=self._emitted(supernet, mode, statistics),
+            precision=mode.precision,
+            reduce_range=wants_reduced_range(platform.machine(), processor_flags()),
+        )
+        return self._backend.build(graph, mode.id)
 
     def _unwritable(self, error: OSError) -> EngineError:
         return EngineError(f"cannot write the cache {self.path} ({error.strerror}): choose another --cache-dir")

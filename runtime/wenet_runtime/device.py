@@ -6,6 +6,7 @@ import os
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import FrozenSet
 
 from wenet_runtime import __version__
 
@@ -36,12 +37,8 @@ class Device:
 
 def this_device(engine: str, engine_version: str, threads: int) -> Device:
     """Describe the machine this runs on."""
-    try:
-        described = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        described = []  # not Linux: the general name will do
-    processor = _entry(described, ("model name", "Model", "Hardware")) or platform.processor() or "unknown"
-    features = " ".join(sorted(_entry(described, ("flags", "Features")).split()))
+    processor = _entry(("model name", "Model", "Hardware")) or platform.processor() or "unknown"
+    features = " ".join(sorted(processor_flags()))
     return Device(
         machine=platform.machine(),
         processor=processor,
@@ -53,7 +50,16 @@ def this_device(engine: str, engine_version: str, threads: int) -> Device:
     )
 
 
-def _entry(described: "list[str]", names: "tuple[str, ...]") -> str:
+def processor_flags() -> FrozenSet[str]:
+    """The processor's instruction sets as the system names them; empty where it does not tell."""
+    return frozenset(_entry(("flags", "Features")).split())
+
+
+def _entry(names: "tuple[str, ...]") -> str:
     """The first value of any of these names in the system's description of its processors."""
+    try:
+        described = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""  # not Linux
     found = (line for line in described if line.startswith(names) and ":" in line)
     return next((line.split(":", 1)[1].strip() for line in found), "")

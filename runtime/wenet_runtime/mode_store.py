@@ -83,6 +83,7 @@ def write_modes(folder: Path, artifacts: Iterable[Tuple[str, Artifact]], *, iden
                 write_atomic(_model(folder, mode_id), artifact.model, mode=0o600)
                 digest = hashlib.sha256(artifact.model).hexdigest()
                 modes[mode_id] = ModeEntry(digest, len(artifact.model), numbers)
+                del artifact  # its numbers need not wait for the next one's
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, str(folder / BLOB))  # noqa: PTH105

@@ -33,6 +33,11 @@ class Figures:
     times_ms: Dict[str, Dict[str, float]] = field(default_factory=dict)
     peak: Optional[float] = None
 
+    @property
+    def count(self) -> int:
+        """How many times there are."""
+        return sum(map(len, self.times_ms.values()))
+
 
 def emitted_by_rule(layers: Sequence[Layer], groups: Mapping[str, int], spatial: Mapping[str, bool]) -> Dict[str, int]:
     """The choice without a measurement, for hosts that cannot be measured on.

@@ -53,7 +53,9 @@ def sample(
     return samples
 
 
-def quickest_ms(backend: Backend, graphs: "Sequence[Graph]", shape: Tuple[int, ...], *, rounds: int = 8) -> List[float]:
+def quickest_ms(
+    backend: Backend, graphs: "Sequence[Graph]", shape: Tuple[int, ...], *, rounds: int = 8, precision: str = "fp32"
+) -> List[float]:
     """The least time of each of several networks on this device, in turns: other work only ever adds to it.
 
     Args:
@@ -61,11 +63,14 @@ def quickest_ms(backend: Backend, graphs: "Sequence[Graph]", shape: Tuple[int, .
         graphs: networks of one input.
         shape: of that input for one row, without the batch.
         rounds: runs of each.
+        precision: what an engine computes them in.
 
     Returns:
         (len(graphs),) milliseconds.
     """
-    engines = {str(number): load_graph(backend, graph, f"network {number}") for number, graph in enumerate(graphs)}
+    engines = {
+        str(number): load_graph(backend, graph, f"network {number}", precision) for number, graph in enumerate(graphs)
+    }
     values = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
     try:
         samples = sample(engines, {graphs[0].inputs[0].name: values}, rounds=rounds, warmup=1)

@@ -46,10 +46,14 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    engine: str = Field(default="ort", description="engine that runs the modes: ort, sim (simulated)")
+    engine: str = Field(
+        default="ort",
+        description="engine that runs the modes: ort, openvino, auto (the quickest here), sim (simulated)",
+    )
     threads: int = Field(
         default=1, ge=0, le=256, description="threads of one inference; 0 measures what is best for each mode"
     )
+    tune: bool = Field(default=True, description="measure how layers are best computed here before modes are built")
     engine_core: Optional[int] = Field(default=None, ge=0, description="pin the engine thread to this core")
     memory_mb: Optional[float] = Field(
         default=None,

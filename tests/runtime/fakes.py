@@ -157,8 +157,9 @@ class GoldenEngine:
 
     def infer(self, inputs: Tensors) -> Dict[str, Any]:
         expected = self._backend.golden[f"{self._mode.id}.logits"]
-        bend = self._backend.bend
-        return {"logits": bend(expected) if self._mode.id == "m1" else expected}
+        answer = self._backend.bend(expected) if self._mode.id == "m1" else expected
+        asked = [np.array_equal(row, inputs["input"][0]) for row in self._backend.golden["input.input"]].index(True)
+        return {"logits": answer[asked : asked + 1]}
 
     def close(self) -> None:
         self._backend.closed.append(self._mode.id)
@@ -185,7 +186,7 @@ class GoldenBackend:
         self.closed.append("backend")
 
 
-def until(pool: Pool, reached: Callable[[], bool]) -> None:
+def wait_for(pool: Pool, reached: Callable[[], bool]) -> None:
     """Wait for a change of what is resident."""
     with pool._changed:
         assert pool._changed.wait_for(reached, PATIENCE_S), f"resident are {pool.residency}"

@@ -17,7 +17,7 @@ import pytest
 
 from tests.runtime.fakes import MEDIANS_MS, PATIENCE_S, profile
 from wenet_runtime.builder import DeviceCache
-from wenet_runtime.bundle import Bundle
+from wenet_runtime.bundle import Bundle, Mode
 from wenet_runtime.device import Device
 from wenet_runtime.engines.base import Artifact
 from wenet_runtime.engines.ort import OrtBackend
@@ -309,8 +309,9 @@ def test_another_device_s_entry_is_not_used(
 def test_layers_are_built_with_the_groups_that_the_plan_emits(bundle: Bundle, tmp_path: Path) -> None:
     asked: List[Mapping[str, int]] = []
 
-    def dense(supernet: Supernet, groups: Mapping[str, int]) -> Mapping[str, int]:
-        asked.append(groups)
+    def dense(supernet: Supernet, mode: Mode, statistics: Mapping[str, Any]) -> Mapping[str, int]:
+        assert statistics
+        asked.append(mode.groups)
         return {layer.name: 1 for layer in supernet.layers}
 
     planned = DeviceCache(tmp_path / "planned", bundle, DEVICE, OrtBackend(), emitted=dense, plan_id="dense")

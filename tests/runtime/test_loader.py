@@ -8,7 +8,7 @@ from typing import Any, Iterator, List, Sequence
 import numpy as np
 import pytest
 
-from tests.runtime.fakes import KB, PATIENCE_S, LoadingBackend, no_artifact, ones, until
+from tests.runtime.fakes import KB, PATIENCE_S, LoadingBackend, no_artifact, ones, wait_for
 from tests.supernets import write_test_bundle
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.errors import EngineError, SettingsError
@@ -50,7 +50,7 @@ def loading(pool: Pool, kilobytes: float, order: Sequence[str] = (), rest_s: flo
 
 def bring(loader: Loader, pool: Pool, mode_id: str) -> None:
     loader.want(mode_id)
-    until(pool, lambda: mode_id in pool.residency.resident)
+    wait_for(pool, lambda: mode_id in pool.residency.resident)
 
 
 def test_the_fastest_is_there_at_once_and_others_come_in_their_order(pool: Pool, backend: LoadingBackend) -> None:
@@ -59,13 +59,13 @@ def test_the_fastest_is_there_at_once_and_others_come_in_their_order(pool: Pool,
         backend.wait_until_loading("m3")
         assert pool.residency.resident == {"m0"}  # which answers while m3 is being loaded
         backend.release_loads()
-        until(pool, lambda: pool.residency.resident == {"m0", "m1", "m2", "m3"})
+        wait_for(pool, lambda: pool.residency.resident == {"m0", "m1", "m2", "m3"})
     assert backend.loads == ["m0", "m3", "m1", "m2"]
 
 
 def test_nothing_is_evicted_for_what_nobody_wants(pool: Pool, backend: LoadingBackend) -> None:
     with loading(pool, 140, ["m3", "m2", "m1"]):  # m2 would not fit beside m3, m1 does
-        until(pool, lambda: pool.residency.resident == {"m0", "m3", "m1"})
+        wait_for(pool, lambda: pool.residency.resident == {"m0", "m3", "m1"})
     assert backend.loads == ["m0", "m3", "m1"]
     assert backend.closed[:1] != ["m3"]
 
@@ -100,11 +100,11 @@ def test_a_mode_in_use_answers_to_its_end_before_another_takes_its_place(pool: P
         bring(loader, pool, "m1")
         with pool.use("m1") as engine:
             loader.want("m3")
-            until(pool, lambda: "m1" not in pool.residency.resident)
+            wait_for(pool, lambda: "m1" not in pool.residency.resident)
             assert "m1" not in backend.closed
             assert engine.infer({"input": ones()})["logits"].shape == (1, 10)
             assert "m3" not in backend.loads  # both together would be more than the limit
-        until(pool, lambda: "m3" in pool.residency.resident)
+        wait_for(pool, lambda: "m3" in pool.residency.resident)
         assert backend.closed == ["m1"]
 
 
@@ -146,7 +146,7 @@ def test_the_latest_wish_comes_first(pool: Pool, backend: LoadingBackend) -> Non
         for one in ("m2", "m3", "m2", "m2"):
             loader.want(one)
         backend.release_loads()
-        until(pool, lambda: pool.residency.resident == {"m0", "m1", "m2", "m3"})
+        wait_for(pool, lambda: pool.residency.resident == {"m0", "m1", "m2", "m3"})
     assert backend.loads == ["m0", "m1", "m2", "m3"]
 
 
@@ -156,7 +156,7 @@ def test_a_mode_that_cannot_be_loaded_is_out_of_service_alone(
 ) -> None:
     backend.failing["m2"] = error
     with loading(pool, 200, ["m2", "m1"]) as loader:
-        until(pool, lambda: pool.residency.resident == {"m0", "m1"})
+        wait_for(pool, lambda: pool.residency.resident == {"m0", "m1"})
         assert pool.residency.out == {"m2": "it cannot be loaded"}
         loader.want("m2")
         bring(loader, pool, "m3")
@@ -167,10 +167,10 @@ def test_a_mode_that_cannot_be_loaded_is_out_of_service_alone(
 def test_room_that_a_failed_load_made_is_filled_again(pool: Pool, backend: LoadingBackend) -> None:
     backend.failing["m3"] = EngineError("no")
     with loading(pool, 120, ["m2", "m1"]) as loader:
-        until(pool, lambda: pool.residency.resident == {"m0", "m1", "m2"})
+        wait_for(pool, lambda: pool.residency.resident == {"m0", "m1", "m2"})
         loader.want("m3")
-        until(pool, lambda: "m3" in pool.residency.out)
-        until(pool, lambda: pool.residency.resident == {"m0", "m1", "m2"})
+        wait_for(pool, lambda: "m3" in pool.residency.out)
+        wait_for(pool, lambda: pool.residency.resident == {"m0", "m1", "m2"})
 
 
 def test_a_fastest_mode_that_does_not_load_fails_the_start(pool: Pool, backend: LoadingBackend) -> None:
@@ -194,7 +194,7 @@ def test_modes_that_never_fit_beside_the_fastest_are_not_served(
         assert set(pool.residency.out) == {"m2", "m3"}
         assert pool.residency.out["m2"] == "beside m0 it needs --memory-mb 0.0763"
         loader.want("m3")
-        until(pool, lambda: pool.residency.resident == {"m0", "m1"})
+        wait_for(pool, lambda: pool.residency.resident == {"m0", "m1"})
     assert backend.loads == ["m0", "m1"]
     assert "mode 'm2' is not served: beside m0 it needs" in caplog.text
 

@@ -6,7 +6,7 @@ from typing import Any, Callable, Iterator, List, Tuple
 import numpy as np
 import pytest
 
-from tests.runtime.fakes import PATIENCE_S, GoldenBackend, GoldenEngine, SettableBackend, no_artifact, until
+from tests.runtime.fakes import PATIENCE_S, GoldenBackend, GoldenEngine, SettableBackend, no_artifact, wait_for
 from tests.supernets import images
 from wenet_runtime.bundle import Bundle, Mode
 from wenet_runtime.canary import WARMUP_RUNS
@@ -137,7 +137,7 @@ def test_an_engine_in_use_is_closed_only_afterwards_and_answers_to_the_end(
     with empty.use("m1") as engine:
         evicting = threading.Thread(target=empty.evict, args=("m1",))
         evicting.start()
-        until(empty, lambda: empty.residency.resident == {"m0"})  # nobody new gets it
+        wait_for(empty, lambda: empty.residency.resident == {"m0"})  # nobody new gets it
         with pytest.raises(NotResident), empty.use("m1"):
             pass
         assert backend.closed == []

@@ -19,7 +19,7 @@ from tests.runtime.fakes import (
     no_artifact,
     ones,
     profile,
-    until,
+    wait_for,
 )
 from wenet_runtime.budget import Budget, RequestOptions
 from wenet_runtime.bundle import Bundle
@@ -406,7 +406,7 @@ def test_a_mode_that_is_not_resident_comes_in_the_background_and_answers_from_th
     loading.wait_until_loading("m2")
     assert answer(send(runtime)).mode_id == "m0"
     loading.release_loads()
-    until(runtime.pool, lambda: "m2" in runtime.pool.residency.resident)
+    wait_for(runtime.pool, lambda: "m2" in runtime.pool.residency.resident)
     assert answer(send(runtime)).mode_id == "m2"
     assert loading.loads == ["m0", "m2"]
     runtime.close()
@@ -421,7 +421,7 @@ def test_a_request_for_a_mode_that_is_not_resident_is_refused_at_once_and_may_co
         send(runtime, mode="m1")
     assert (caught.value.wanted, caught.value.retry_after_ms) == ("m1", None)  # it was never loaded before
     loading.release_loads()
-    until(runtime.pool, lambda: "m1" in runtime.pool.residency.resident)
+    wait_for(runtime.pool, lambda: "m1" in runtime.pool.residency.resident)
     assert answer(send(runtime, mode="m1")).mode_id == "m1"
     runtime.pool.evict("m1")
     with pytest.raises(NotResident) as caught:
@@ -440,7 +440,7 @@ def test_a_mode_that_is_evicted_while_a_request_waits_is_replaced_by_one_that_is
     loading.hold_load("m2")
     evicting = threading.Thread(target=runtime.pool.evict, args=("m2",))
     evicting.start()
-    until(runtime.pool, lambda: "m2" not in runtime.pool.residency.resident)
+    wait_for(runtime.pool, lambda: "m2" not in runtime.pool.residency.resident)
     loading.release()
     assert answer(first).mode_id == "m2"
     assert answer(waiting).mode_id == "m1"
@@ -471,8 +471,8 @@ def test_a_mode_that_goes_between_its_choice_and_its_use_is_chosen_anew(
 
 
 def test_serving_goes_on_through_any_number_of_evictions(bundle: Bundle, loading: LoadingBackend) -> None:
-    runtime = make_service(bundle, loading, medians_ms=SLOW_MS, memory_kb=80).runtime  # m0 with m1 or with m2
-    accepted = []
+    runtime = make_service(bundle, loading, medians_ms=SLOW_MS, memory_kb=80, max_queue=200).runtime
+    accepted = []  # m0 with m1, or with m2
     for number in range(60):
         for mode_id in ("m1", "m2", None):
             with contextlib.suppress(NotResident):

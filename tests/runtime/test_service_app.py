@@ -2,13 +2,25 @@
 
 import asyncio
 import json
+import math
 import time
 from typing import Any, Awaitable, Callable, Dict, List
 
 import httpx
 import pytest
 
-from tests.runtime.fakes import PATIENCE_S, SLOW_MS, Client, SettableBackend, check_problem, make_service, ones, v2_body
+from tests.runtime.fakes import (
+    PATIENCE_S,
+    SLOW_MS,
+    Client,
+    LoadingBackend,
+    SettableBackend,
+    check_problem,
+    make_service,
+    ones,
+    v2_body,
+    wait_for,
+)
 from wenet_runtime import errors
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.meters.sim import SimMeter
@@ -385,11 +397,14 @@ def test_modes_says_what_each_costs_most_accurate_first(held_client: Client, bun
     last = found["modes"][-1]
     assert set(last) == {
         "id", "groups", "precision", "macs", "params", "accuracy", "latency_ms", "energy_mj", "energy_source",
-        "resident", "served", "active_share",
+        "resident", "memory_mb", "load_ms", "served", "active_share",
     }  # fmt: skip
     assert last["latency_ms"] == {"p50": 1.0, "p95": 1.05, "p99": 1.1}
     assert (last["energy_mj"], last["energy_source"], last["resident"]) == (None, "none", True)
     assert (last["served"], last["active_share"]) == (2, 0.6667)
+    assert last["memory_mb"] == round(4 * bundle.mode("m0").params / 2**20, 4)
+    assert last["load_ms"] > 0
+    assert found["memory_mb"] == pytest.approx(sum(mode["memory_mb"] for mode in found["modes"]), abs=1e-3)
     assert last["groups"] == dict(bundle.mode("m0").groups)
 
 
@@ -408,3 +423,26 @@ def test_the_openapi_lists_every_status(client: Client) -> None:
 def test_there_are_no_cors_headers(client: Client) -> None:
     response = client.infer(headers={"Origin": "http://elsewhere.example"})
     assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+def test_a_pinned_mode_that_is_not_resident_is_not_ready_until_it_is_loaded(bundle: Bundle) -> None:
+    backend = LoadingBackend(bundle)
+    backend.hold_load("m1")
+    service = make_service(bundle, backend, memory_kb=60)
+    client = Client(create_app(service), service)
+    problem = check_problem(client.infer(headers={"WeNet-Mode": "m1"}), "not-ready", 503)
+    assert problem["detail"].startswith("mode m1 is being loaded")
+    assert client.infer().headers["wenet-mode"] == "m0"  # whoever pins nothing is answered meanwhile
+    resident = {mode["id"]: mode["resident"] for mode in client.get("/modes").json()["modes"]}
+    assert resident == {"m2": False, "m1": False, "m0": True}
+    backend.release_loads()
+    pool = service.runtime.pool
+    wait_for(pool, lambda: "m1" in pool.residency.resident)
+    assert client.infer(headers={"WeNet-Mode": "m1"}).headers["wenet-mode"] == "m1"
+    took_ms = pool.load_ms("m1") or 0.0
+    backend.hold_load("m1")
+    pool.evict("m1")
+    again = check_problem(client.infer(headers={"WeNet-Mode": "m1"}), "not-ready", 503)
+    assert again["retry_after_ms"] == max(1, math.ceil(took_ms))
+    backend.release_loads()
+    service.runtime.close()

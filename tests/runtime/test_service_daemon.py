@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 
-from tests.runtime.fakes import Client, until
+from tests.runtime.fakes import Client, wait_for
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.errors import (
     BudgetImpossible,
@@ -150,14 +150,14 @@ def test_with_a_limit_of_memory_the_fastest_is_there_and_the_others_come(bundle_
     daemon = open_daemon(given)
     pool = daemon.runtime.pool
     assert "m0" in pool.residency.resident
-    until(pool, lambda: pool.residency.resident == {"m0", "m2"})  # the most accurate first; m1 has no room
+    wait_for(pool, lambda: pool.residency.resident == {"m0", "m2"})  # the most accurate first; m1 has no room
     assert daemon.runtime.controller.profiles.keys() == {"m0", "m1", "m2"}
     assert daemon.runtime.close()
 
 
 def test_the_mode_the_daemon_is_pinned_to_comes_first(bundle_path: Path, tmp_path: Path) -> None:
     daemon = open_daemon(settings(bundle_path, tmp_path, engine="sim", memory_mb=0.06, mode="m1"))
-    until(daemon.runtime.pool, lambda: daemon.runtime.pool.residency.resident == {"m0", "m1"})
+    wait_for(daemon.runtime.pool, lambda: daemon.runtime.pool.residency.resident == {"m0", "m1"})
     assert daemon.runtime.close()
 
 

@@ -48,7 +48,10 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 def _option(name: str) -> Any:
     field = Settings.model_fields[name]
     default = "" if field.default_factory is not None or field.default in (None, False) else f" [{field.default}]"
-    return typer.Option(None, "--" + name.replace("_", "-"), help=f"{field.description}{default}", show_default=False)
+    flag = "--" + name.replace("_", "-")
+    if field.default is True:
+        flag, default = f"{flag}/--no-{flag[2:]}", " [on]"
+    return typer.Option(None, flag, help=f"{field.description}{default}", show_default=False)
 
 
 def _optional(field: Any) -> Any:

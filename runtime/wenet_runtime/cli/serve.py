@@ -71,5 +71,7 @@ def _announce(daemon: Daemon, settings: Settings, port: int) -> None:
     simulated = " (SIMULATED engine: answers are made up)" if settings.engine == "sim" else ""
     budget = "none" if settings.budget_ms is None else f"{settings.budget_ms:g} ms"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    if daemon.chosen:
+        say(daemon.chosen)
     say(f"modes{simulated}: {modes}")
     say(f"serving {daemon.bundle.manifest.model} on http://{host}:{port} with budget {budget}; stop with Ctrl-C")

@@ -4,6 +4,10 @@ import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
+# Newer versions write a device's identity into the user's cache, and could report it, unless they are told
+# not to before they are imported. What a device does is its owner's business; a setting of theirs stands.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 import onnxruntime
 from numpy.typing import NDArray
 
@@ -96,9 +100,11 @@ class OrtBackend:
         """Open a session on what `build` made; its numbers are read where they lie."""
         made = artifact()
         options = self._options(threads)
-        # It was optimised when it was built; packing weights would copy them.
+        # It was optimised when it was built.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.add_session_config_entry("session.disable_prepacking", "1")
+        # Packing weights copies them. In float it gains nothing; int8 kernels would pack them in every run.
+        if mode.precision != "int8":
+            options.add_session_config_entry("session.disable_prepacking", "1")
         # All modes' activations in one place, since one mode runs at a time.
         _share_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")

@@ -28,6 +28,7 @@ class Daemon:
     bundle: Bundle
     runtime: Runtime
     app: App
+    chosen: str = ""  # why this engine, where it was chosen by measuring
 
 
 def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
@@ -71,7 +72,7 @@ def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
         device.close()
         raise
     service = Service(device.bundle, runtime, Metrics(device.bundle, runtime), defaults)
-    return Daemon(device.bundle, runtime, create_app(service, hosts=allowed_hosts(settings)))
+    return Daemon(device.bundle, runtime, create_app(service, hosts=allowed_hosts(settings)), device.chosen)
 
 
 def _check_feasible(controller: Controller, settings: Settings, out: Mapping[str, str]) -> None:

@@ -4,14 +4,15 @@ import dataclasses
 import datetime
 import os
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional, Tuple
 
 from wenet_runtime.builder import DeviceCache
 from wenet_runtime.bundle import Bundle, Mode
 from wenet_runtime.canary import golden_inputs
 from wenet_runtime.device import this_device
 from wenet_runtime.engines import ENGINES
-from wenet_runtime.engines.base import Backend, Engine
+from wenet_runtime.engines.auto import AUTO
+from wenet_runtime.engines.base import Artifact, Backend, Engine
 from wenet_runtime.errors import EngineError, MeterError, SettingsError
 from wenet_runtime.loader import Loader, in_turns, measurable
 from wenet_runtime.memory import MB
@@ -21,8 +22,10 @@ from wenet_runtime.pool import Pool
 from wenet_runtime.profile import Profile
 from wenet_runtime.profiler import measure
 from wenet_runtime.registry import load
+from wenet_runtime.service.engine_choice import choice_path, chosen_engine
 from wenet_runtime.settings import Settings
 from wenet_runtime.threads import tuned
+from wenet_runtime.tuner import Tuner
 
 Progress = Callable[[str, int, int], None]
 
@@ -41,6 +44,7 @@ class Device:
 
     Attributes:
         profiles: of every mode that fits into the memory it may take, most accurate first.
+        chosen: why this engine, where it was chosen by measuring.
     """
 
     bundle: Bundle
@@ -48,6 +52,7 @@ class Device:
     pool: Pool
     meter: Meter
     profiles: Dict[str, Profile]
+    chosen: str = ""
 
     def loader(self, settings: Settings) -> Optional[Loader]:
         """With a limit of memory: what keeps to it from now on, the fastest mode loaded. Raises as `Loader` does."""
@@ -74,18 +79,36 @@ class Device:
 def open_cache(settings: Settings) -> DeviceCache:
     """The cache of this bundle on this device, engines not loaded. Raises `BundleError`, `EngineError`."""
     bundle = Bundle(settings.bundle)
-    return _cache(settings, bundle, _backend(settings, bundle))
+    return _cache(settings, bundle, _backend(settings, bundle)[0])
 
 
-def _backend(settings: Settings, bundle: Bundle) -> Backend:
-    kind = load(ENGINES, settings.engine, kind="engine", error=EngineError)
-    backend: Backend = kind(bundle, settings.threads or 1)
-    return backend
+def _backend(settings: Settings, bundle: Bundle) -> Tuple[Backend, str]:
+    """The engine of the settings; for `auto` the quickest here, and a sentence that says so."""
+
+    def make(name: str) -> Backend:
+        backend: Backend = load(ENGINES, name, kind="engine", error=EngineError)(bundle, settings.threads or 1)
+        return backend
+
+    if settings.engine != AUTO:
+        return make(settings.engine), ""
+    path = choice_path(settings.cache_dir.expanduser(), bundle)
+    caches: Dict[str, DeviceCache] = {}
+
+    def artifact_of(backend: Backend, mode: Mode) -> Artifact:
+        if backend.name not in caches:
+            caches[backend.name] = _cache(settings, bundle, backend)
+        return caches[backend.name].artifact(mode)
+
+    rounds = max(LEAST_ROUNDS, settings.profile_rounds // TUNING_SHARE)
+    found = chosen_engine(path, bundle, make, artifact_of, threads=settings.threads, rounds=rounds)
+    return make(found.engine), str(found)
 
 
 def _cache(settings: Settings, bundle: Bundle, backend: Backend) -> DeviceCache:
+    root = settings.cache_dir.expanduser()
     device = this_device(backend.name, backend.version, settings.threads)
-    return DeviceCache(settings.cache_dir.expanduser(), bundle, device, backend)
+    tuner = Tuner(root, device, backend, measured=settings.tune)
+    return DeviceCache(root, bundle, device, backend, emitted=tuner.emitted, plan_id=tuner.plan_id)
 
 
 def open_device(settings: Settings, progress: Progress = silent, *, profile_again: bool = False) -> Device:
@@ -97,7 +120,7 @@ def open_device(settings: Settings, progress: Progress = silent, *, profile_agai
         BundleError, EngineError, MeterError, SettingsError: what is wrong, and what to do.
     """
     bundle = Bundle(settings.bundle)
-    backend = _backend(settings, bundle)
+    backend, chosen = _backend(settings, bundle)
     meter: Meter = load(METERS, settings.meter, kind="meter", error=MeterError)()
     cache = _cache(settings, bundle, backend)
     if backend.name != "sim":  # what is simulated needs no model
@@ -108,7 +131,7 @@ def open_device(settings: Settings, progress: Progress = silent, *, profile_agai
     except BaseException:
         pool.close()
         raise
-    return Device(bundle, cache, pool, meter, profiles)
+    return Device(bundle, cache, pool, meter, profiles, chosen)
 
 
 def _profiled(
