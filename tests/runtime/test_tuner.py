@@ -15,7 +15,7 @@ from wenet_runtime.bundle import Accuracy, Bundle, Mode
 from wenet_runtime.canary import Canary
 from wenet_runtime.device import this_device
 from wenet_runtime.engines.ort import OrtBackend
-from wenet_runtime.lowering.graph import Graph, conv_groups
+from wenet_runtime.lowering.graph import Graph, attribute
 from wenet_runtime.materialize import Supernet
 from wenet_runtime.plan import Plan
 from wenet_runtime.tuner import Tuner
@@ -42,13 +42,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> List[int]:
     return counts
 
 
-def _groups(graph: Graph) -> float:
-    total = 0.0
-    for node in graph.nodes:
-        if node.op_type == "Conv" and node.input[1] in graph.numbers:
-            groups, inputs, _ = conv_groups(graph, node)
-            total += groups if groups < inputs else 0
-    return total
+def _groups(graph: Graph) -> int:
+    return sum(int(attribute(node, "group", 1)) for node in graph.nodes if node.op_type == "Conv")
 
 
 def test_modes_are_emitted_as_measured_and_the_figures_are_kept(measured: List[int], tmp_path: Path) -> None:
