@@ -72,11 +72,9 @@ def _measure(bundle: Bundle, cache: Path, rounds: int) -> Measured:
         "pss_0_mb": reported(none["pss_mb"], "MB", "the same process without any mode"),
         "anonymous_1_mb": reported(grown["1"], "MB", f"growth over no mode, {full} alone"),
         "anonymous_all_mb": reported(grown[count], "MB", f"growth over no mode, {count}"),
-        "open_ms": reported(
-            none["opened_ms"], "ms", "verifying the bundle and the cache and mapping it, once per start"
-        ),
+        "open_ms": reported(none["opened_ms"], "ms", "verifying bundle and cache, once per start"),
         "build_ms": reported(
-            built["opened_ms"], "ms", f"choosing emissions, optimising and writing {count}, once per host"
+            built["opened_ms"], "ms", f"choosing emissions of {count} and building them, once per host"
         ),
         "build_peak_mb": reported(built["peak_mb"], "MB", "largest resident set while building"),
     }

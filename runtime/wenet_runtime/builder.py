@@ -22,7 +22,7 @@ from wenet_runtime.device import Device, processor_flags
 from wenet_runtime.engines.base import Artifact, Backend
 from wenet_runtime.errors import EngineError
 from wenet_runtime.files import write_atomic
-from wenet_runtime.memory import Footprint, footprint_of
+from wenet_runtime.memory import Footprint, footprint_of, give_back
 from wenet_runtime.mode_store import ModeStore, write_modes
 from wenet_runtime.profile import Profile
 
@@ -152,6 +152,7 @@ class DeviceCache:
             write_modes(self.path, self._built(progress), identity=self._identity)
         except OSError as error:
             raise self._unwritable(error) from None
+        give_back()
         store = self._read()
         if store is None:
             raise EngineError(f"what was written to {self.path} cannot be read again: choose another --cache-dir")

@@ -4,12 +4,20 @@ Numbers that several modes share are counted once, because they lie in memory on
 its numbers and its model take; the process itself, activations and an engine's own bookkeeping come on top.
 """
 
+import contextlib
+import ctypes
 from dataclasses import dataclass
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence
 
 from wenet_runtime.engines.base import Artifact
 
 MB = 1 << 20
+
+
+def give_back() -> None:
+    """Return to the system what was freed; the C library keeps it otherwise, 100 MB after building a ResNet-50."""
+    with contextlib.suppress(AttributeError, OSError):  # glibc has it, others need it not
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass(frozen=True)
