@@ -52,12 +52,15 @@ endif
 		-c constraints-py38.txt -e '.[test]'
 	touch $@
 
-# Benchmarks of the demo's bundle; each prints one JSON object and writes it under out/benchmarks/.
+# Each benchmark prints one JSON object and writes it under out/benchmarks/; two are of the demo's bundle, two of
+# the paper's networks with random weights. Ten minutes on two cores.
 bench: setup
 	test -d out/demo/bundle || $(MAKE) demo
 	mkdir -p out/benchmarks
 	$(BIN)/python -m benchmarks.switching --out out/benchmarks/switching.json
 	$(BIN)/python -m benchmarks.overhead --out out/benchmarks/overhead.json
+	$(BIN)/python -m benchmarks.lowering --out out/benchmarks/lowering.json
+	$(BIN)/python -m benchmarks.loading --out out/benchmarks/loading.json
 	$(BIN)/python -m benchmarks.report out/benchmarks/*.json
 
 clean:

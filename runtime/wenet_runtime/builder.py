@@ -13,7 +13,7 @@ import platform
 import warnings
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Collection, Dict, Iterator, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Collection, Dict, Iterable, Iterator, Mapping, Optional, Tuple
 
 from numpy.typing import NDArray
 
@@ -104,6 +104,11 @@ class DeviceCache:
             raise EngineError(
                 f"the cached model of mode '{mode.id}' has gone ({error.strerror}): start again to build it"
             ) from None
+
+    def release(self, mode_id: str, kept: Iterable[str]) -> None:
+        """A mode is not used any more: the system may have its memory, but for what kept modes share with it."""
+        if self._store is not None:
+            self._store.release(mode_id, kept)
 
     def build(self, progress: Progress = _silent) -> None:
         """Build every mode unless the cache has all of them intact.

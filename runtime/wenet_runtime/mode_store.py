@@ -8,10 +8,11 @@ Files replace older ones under their names, so that a process which has those ma
 """
 
 import hashlib
+import mmap
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Collection, Dict, Iterable, Mapping, Tuple
+from typing import Any, Collection, Dict, Iterable, Mapping, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,14 +47,28 @@ class ModeStore:
         for mode_id, entry in index.modes.items():
             _check_file(_model(folder, mode_id), entry.size, entry.sha256)
         self._modes = index.modes
+        self._mapped: Optional[mmap.mmap] = None
         self._blob: NDArray[Any] = np.empty(0, np.uint8)
         if index.blob_size:  # an empty file cannot be mapped
-            self._blob = np.memmap(str(folder / BLOB), np.uint8, mode="r").view(np.ndarray)
+            with (folder / BLOB).open("rb") as file:
+                self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._blob = np.frombuffer(self._mapped, np.uint8)
 
     def artifact(self, mode_id: str) -> Artifact:
         """One mode; its numbers are the mapped file itself. Raises `OSError` if its model has gone."""
         numbers = {name: self._number(one) for name, one in self._modes[mode_id].numbers.items()}
         return Artifact(_model(self._folder, mode_id).read_bytes(), numbers)
+
+    def release(self, mode_id: str, kept: Iterable[str]) -> None:
+        """Let the system have the memory of a mode's numbers back, but for those of modes that are kept.
+
+        They may be read all the same: from the file again.
+        """
+        shared = {number.offset for other in kept for number in self._modes[other].numbers.values()}
+        for number in self._modes[mode_id].numbers.values():
+            if self._mapped is not None and number.offset not in shared and number.nbytes:
+                start = number.offset // mmap.PAGESIZE * mmap.PAGESIZE
+                self._mapped.madvise(mmap.MADV_DONTNEED, start, number.offset + number.nbytes - start)
 
     def _number(self, number: Number) -> NDArray[Any]:
         piece = self._blob[number.offset : number.offset + number.nbytes]

@@ -18,6 +18,7 @@ from wenet_runtime.segments import Segment, segments
 Measure = Callable[[Sequence[Graph], Tuple[int, ...]], List[float]]
 VECTOR = 16  # channels that the widest vector unit takes at once
 MARGIN = 0.97  # a candidate replaces another only when it is this much quicker
+WHOLE_MARGIN = 0.995  # the same for whole networks, in which one segment is a small part
 CHUNK = 6  # candidates measured interleaved
 
 
@@ -100,8 +101,10 @@ class Plan:
         return {name: count for name, count in chosen.items() if count != groups[name]}
 
     def settled(self, groups: Mapping[str, int]) -> Dict[str, int]:
-        """`emitted`, unless the whole network is quicker by the rule or as it stands: segments are measured
-        between neighbours that stand for many, so their sum may err.
+        """The quickest whole network made of `emitted`, of the rule, and of the groups as they are.
+
+        Segments are measured between neighbours that stand for many, so each may err: the whole network takes
+        one of the three to start with, then for every kind of segment whichever is quicker there.
         """
         choices: List[Dict[str, int]] = []
         for one in (self.emitted(groups), self.by_rule(groups), {}):
@@ -109,9 +112,24 @@ class Plan:
                 choices.append(one)
         if self._measure is None or len(choices) == 1:
             return choices[0]
-        graphs = [lower(self._supernet, groups, emitted=one) for one in choices]
+        best = choices[self._whole(groups, choices)]
+        kinds: Dict[str, List[str]] = {}
+        for segment in self._segments:
+            kinds.setdefault(segment.signature, []).extend(layer.name for layer in segment.supernet.layers)
+        for names in kinds.values():
+            others = [_crossed(best, choice, names) for choice in choices]
+            candidates = [best, *(one for at, one in enumerate(others) if one != best and one not in others[:at])]
+            best = candidates[self._whole(groups, candidates)]
+        return best
+
+    def _whole(self, groups: Mapping[str, int], candidates: Sequence[Mapping[str, int]]) -> int:
+        """Which emission of the whole network is quickest; the first where they hardly differ."""
+        if len(candidates) == 1:
+            return 0
+        assert self._measure is not None
+        graphs = [lower(self._supernet, groups, emitted=one) for one in candidates]
         times = self._measure(graphs, self._supernet.inputs[0].shape[1:])
-        return choices[times.index(min(times))]
+        return times.index(min(times)) if min(times) < times[0] * WHOLE_MARGIN else 0
 
     def _tuned(self, segment: Segment, groups: Mapping[str, int], start: Mapping[str, int]) -> Dict[str, int]:
         layers = segment.supernet.layers
@@ -171,3 +189,9 @@ class Plan:
 
 def _key(groups: Mapping[str, int]) -> str:
     return ".".join(map(str, groups.values()))
+
+
+def _crossed(one: Mapping[str, int], other: Mapping[str, int], names: Sequence[str]) -> Dict[str, int]:
+    """`one`, with the layers of these names as `other` has them."""
+    kept = {name: count for name, count in one.items() if name not in names}
+    return {**kept, **{name: count for name, count in other.items() if name in names}}

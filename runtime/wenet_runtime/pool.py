@@ -7,7 +7,7 @@ import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional
+from typing import Callable, Dict, FrozenSet, Iterable, Iterator, List, Mapping, Optional
 
 from wenet_runtime.bundle import Bundle, Mode
 from wenet_runtime.canary import Canary
@@ -49,6 +49,7 @@ class Pool:
         artifact: gives a mode as the backend built it.
         progress: told (what, done, total).
         load: load all modes here and now.
+        release: told of a mode that was evicted and of those that are kept, so that its memory can be given back.
 
     Attributes:
         threads: of a mode's inferences, by its id, where not the backend's own number; set before it is loaded.
@@ -65,11 +66,13 @@ class Pool:
         progress: Progress = lambda what, done, total: None,
         *,
         load: bool = True,
+        release: Callable[[str, Iterable[str]], None] = lambda mode_id, kept: None,
     ) -> None:
         self._modes = {mode.id: mode for mode in bundle.modes}
         self._backend = backend
         self._artifact = artifact
         self._progress = progress
+        self._release = release
         self.threads: Dict[str, int] = {}
         self._footprints: Dict[str, Footprint] = {}
         self._load_ms: Dict[str, float] = {}
@@ -174,6 +177,7 @@ class Pool:
                 self._changed.wait()
         if engine is not None:
             engine.close()
+            self._release(mode_id, self.resident)
 
     def take_out(self, mode_id: str, reason: str) -> None:
         """Take a mode out of service for good."""

@@ -14,11 +14,10 @@ from typing import Optional
 
 from wenet_runtime.admission import DeadlineQueue, Woken
 from wenet_runtime.budget import Deadline, RequestOptions
-from wenet_runtime.canary import WARMUP_RUNS
 from wenet_runtime.controller import Controller
 from wenet_runtime.dispatch import Dispatch
 from wenet_runtime.engines.base import Tensors
-from wenet_runtime.errors import DeadlineExceeded, Draining, InfeasibleBudget, NotResident, SettingsError
+from wenet_runtime.errors import DeadlineExceeded, Draining, InfeasibleBudget, SettingsError
 from wenet_runtime.loader import Loader
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.policy import Choice
@@ -47,9 +46,8 @@ class Runtime:
         meter: measures the energy of each inference.
         loader: brings modes that are wanted and not resident; None if all are.
         max_queue: how many requests may wait.
-        warmup: inputs that the engine thread runs on every mode before it takes requests, because a first
-            run on a new thread is slow, and on the fastest mode when a slow device has refused a request;
-            None skips both.
+        warmup: what the engine thread runs on every resident mode before it takes requests, and on the fastest
+            one when a slow device has refused a request; None skips both.
         engine_core: pin the engine thread to this core; None leaves it to the system.
     """
 
@@ -68,7 +66,7 @@ class Runtime:
         self.controller = controller
         self.meter = meter
         self._loader = loader
-        self._dispatch = Dispatch(pool, controller, None if loader is None else loader.want)
+        self._dispatch = Dispatch(pool, controller, meter, None if loader is None else loader.want)
         self._queue: DeadlineQueue[_Work] = DeadlineQueue(max_queue)
         self._core = engine_core
         self._warmup = warmup
@@ -200,10 +198,7 @@ class Runtime:
             reason = getattr(error, "strerror", None) or "this system cannot pin threads"
             raise SettingsError(f"cannot pin the engine to core {self._core}: {reason}") from None
         if self._warmup is not None:
-            for mode_id in self.pool.resident:
-                with contextlib.suppress(NotResident), self.pool.use(mode_id) as engine:
-                    for _ in range(WARMUP_RUNS):
-                        engine.infer(self._warmup)
+            self._dispatch.warm_up(self._warmup)
 
     def _probe(self) -> None:
         """Run the fastest mode once, to learn whether the device is still as slow as it was.
@@ -214,12 +209,7 @@ class Runtime:
         if self._warmup is None:
             return
         self.controller.doubt()
-        profiles = self.controller.profiles
-        mode_id = min(self.pool.resident, key=lambda one: profiles[one].p50_ms)
-        with self.pool.use(mode_id) as engine:
-            start_s = time.monotonic()
-            engine.infer(self._warmup)
-            end_s = time.monotonic()
+        mode_id, start_s, end_s = self._dispatch.probe(self._warmup)
         rows = next(iter(self._warmup.values())).shape[0]
         self._observe(mode_id, start_s, end_s, rows)
 
@@ -242,9 +232,8 @@ class Runtime:
             self._busy_until_s = now_s + choice.median_ms / 1e3
 
         run = self._dispatch.run(work.inputs, work.options, work.deadline, now_s=now_s, chosen=chosen)
-        choice, start_s, end_s = run.choice, run.start_s, run.end_s
-        self._observe(choice.mode_id, start_s, end_s, work.rows)
-        energy_mj, source = self._energy(choice, work.rows, start_s, end_s)
+        choice = run.choice
+        self._observe(choice.mode_id, run.start_s, run.end_s, work.rows)
         switched = self._last_mode not in (None, choice.mode_id)
         self._last_mode = choice.mode_id
         return Result(
@@ -253,17 +242,9 @@ class Runtime:
             reason=choice.reason,
             predicted_ms=work.deadline.elapsed_ms(now_s) + choice.median_ms,
             queue_ms=(now_s - work.submitted_s) * 1e3,
-            infer_ms=(end_s - start_s) * 1e3,
-            energy_mj=energy_mj,
-            energy_source=source,
+            infer_ms=(run.end_s - run.start_s) * 1e3,
+            energy_mj=run.energy_mj,
+            energy_source=run.energy_source,
             switched=switched,
-            finished_s=end_s,
+            finished_s=run.end_s,
         )
-
-    def _energy(self, choice: Choice, rows: int, start_s: float, end_s: float) -> "tuple[Optional[float], str]":
-        measured = self.meter.energy_mj(start_s, end_s)
-        if measured is not None:
-            return measured / rows, self.meter.source
-        if choice.energy_mj is not None:
-            return choice.energy_mj, "estimate"
-        return None, "none"

@@ -76,3 +76,33 @@ def test_modes_are_written_as_they_come(tmp_path: Path) -> None:
     write_modes(tmp_path, artifacts(), identity=IDENTITY)
     assert seen == [0, 1, 2]
     assert (tmp_path / "index.json").exists()
+
+
+def mapped_kb(value: Any) -> int:
+    """How much of the mapping that an array lies in is in this process's memory, kB."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0] and not words[0].endswith(":"):
+            start, end = (int(one, 16) for one in words[0].split("-"))
+            inside = start <= place(value) < end
+        elif inside and words[0] == "Rss:":
+            return int(words[1])
+    raise AssertionError("it lies in no mapping")
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells what is in memory")
+def test_a_mode_that_is_released_takes_no_memory_until_it_is_read_again(tmp_path: Path) -> None:
+    size = 1 << 20
+    shared, own = np.arange(size, dtype=np.float32), {name: np.full(size, 7, np.float32) for name in ("m0", "m1")}
+    own["m1"][0] = 8
+    store = written(tmp_path, {name: Artifact(b"", {"a": shared, "b": own[name]}) for name in own})
+    numbers = {name: store.artifact(name).numbers for name in own}
+    for one in numbers.values():
+        assert one["a"].sum() + one["b"].sum() > 0  # touched
+    assert mapped_kb(numbers["m0"]["a"]) >= 3 * 4096
+    store.release("m0", ["m1"])
+    assert 2 * 4096 <= mapped_kb(numbers["m0"]["a"]) < 2 * 4096 + 256  # what m1 shares is kept
+    assert np.array_equal(numbers["m0"]["b"], own["m0"])
+    assert np.array_equal(numbers["m0"]["a"], shared)
+    assert mapped_kb(numbers["m0"]["a"]) >= 3 * 4096

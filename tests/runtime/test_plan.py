@@ -108,11 +108,32 @@ def test_the_whole_network_decides_when_its_segments_misled() -> None:
 
     def misled(graphs: Sequence[Graph], shape: Tuple[int, ...]) -> List[float]:
         whole = shape == supernet.inputs[0].shape[1:]
-        return [-one if whole else one for one in CHEAP_AT_FOUR(graphs, shape)]
+        return [100 - one if whole else one for one in CHEAP_AT_FOUR(graphs, shape)]
 
     groups = uniform(supernet, 16)
     assert Plan(supernet, CHEAP_AT_FOUR).settled(groups) == Plan(supernet, CHEAP_AT_FOUR).emitted(groups)
-    assert Plan(supernet, misled).settled(groups) != Plan(supernet, misled).emitted(groups)
+    assert Plan(supernet, misled).emitted(groups) == Plan(supernet, CHEAP_AT_FOUR).emitted(groups)
+    assert Plan(supernet, misled).settled(groups) == Plan(supernet).by_rule(groups)
+
+
+def test_every_kind_of_segment_is_settled_on_its_own() -> None:
+    supernet = bottlenecks(32, 64)  # two kinds: `0.` and `1.`
+
+    def mixed(graphs: Sequence[Graph], shape: Tuple[int, ...]) -> List[float]:
+        """In the whole network the second kind alone gains by fewer groups."""
+        if shape != supernet.inputs[0].shape[1:]:
+            return CHEAP_AT_FOUR(graphs, shape)
+        return [10.0 + _groups(graph, "1.") - 0.5 * _groups(graph, "0.") for graph in graphs]
+
+    groups = uniform(supernet, 16)
+    plan = Plan(supernet, mixed)
+    assert plan.emitted(groups) == {"0.a": 4, "0.b": 4, "1.a": 4, "1.b": 4}
+    assert plan.settled(groups) == {"1.a": 4, "1.b": 4}
+
+
+def _groups(graph: Graph, start: str) -> int:
+    named = (node for node in graph.nodes if node.name.startswith(start) and node.op_type == "Conv")
+    return sum(conv_groups(graph, node)[0] for node in named)
 
 
 def test_without_a_measurement_the_rule_is_settled() -> None:

@@ -1,7 +1,7 @@
 """Modes are warmed and checked before they answer, and stay open while somebody uses them."""
 
 import threading
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, Iterable, Iterator, List, Tuple
 
 import numpy as np
 import pytest
@@ -194,4 +194,19 @@ def test_numbers_that_resident_modes_share_cost_nobody_anything_more(bundle: Bun
     pool.load_all(["m1"])
     assert [pool.costs[mode_id].memory_mb for mode_id in ("m0", "m1", "m2")] == [1, 1, 1]
     assert pool.memory_mb == 6
+    pool.close()
+
+
+def test_the_memory_of_an_evicted_mode_is_given_back_once_it_is_closed(
+    bundle: Bundle, backend: SettableBackend
+) -> None:
+    told: List[Any] = []
+
+    def release(mode_id: str, kept: Iterable[str]) -> None:
+        told.append((mode_id, list(kept), list(backend.closed)))
+
+    pool = Pool(bundle, backend, no_artifact, release=release)
+    pool.evict("m1")
+    pool.evict("m1")
+    assert told == [("m1", ["m2", "m0"], ["m1"])]
     pool.close()

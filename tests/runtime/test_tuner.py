@@ -56,7 +56,8 @@ def test_modes_are_emitted_as_measured_and_the_figures_are_kept(measured: List[i
     taken = sum(measured)
     other = make_supernet(1)  # another bundle of the same network
     assert Tuner(tmp_path, DEVICE, OrtBackend()).emitted(other, mode, {}) == first
-    assert sum(measured) - taken <= 3  # the whole networks only
+    again = sum(measured) - taken
+    assert 0 < again < taken / 2  # the whole networks only
     assert (tmp_path / "plans" / f"{DEVICE.fingerprint}.json").is_file()
 
 

@@ -125,7 +125,7 @@ def open_device(settings: Settings, progress: Progress = silent, *, profile_agai
     cache = _cache(settings, bundle, backend)
     if backend.name != "sim":  # what is simulated needs no model
         cache.build(progress)
-    pool = Pool(bundle, backend, cache.artifact, progress, load=False)
+    pool = Pool(bundle, backend, cache.artifact, progress, load=False, release=cache.release)
     try:
         profiles = _profiled(settings, Device(bundle, cache, pool, meter, {}), backend, progress, again=profile_again)
     except BaseException:
