@@ -87,7 +87,8 @@ class DeviceCache:
             "plan": plan_id,
             **{name: str(value) for name, value in asdict(device).items()},
         }
-        self.path = root / bundle.sha256 / device.fingerprint
+        # A folder for each plan, so that switching between them neither rebuilds nor pulls files from under another.
+        self.path = root / bundle.sha256 / "-".join(filter(None, (device.fingerprint, plan_id)))
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.path.chmod(0o700)
@@ -154,6 +155,8 @@ class DeviceCache:
 
     def _build(self, progress: Progress) -> ModeStore:
         try:
+            with contextlib.suppress(FileNotFoundError):
+                (self.path / "profile.json").unlink()  # what was measured may not be what is built now
             write_modes(self.path, self._built(progress), identity=self._identity)
         except OSError as error:
             raise self._unwritable(error) from None

@@ -211,9 +211,9 @@ def _grouped_linear(graph: Graph, node: NodeProto, layer: Layer, weight: NDArray
     """Replace a Gemm by a grouped 1×1 convolution on a 1×1 image, which every engine has."""
     shape = f"{node.name}.shape"
     graph.numbers[shape] = np.array([-1, layer.in_channels, 1, 1], dtype=np.int64)
-    graph.numbers[f"{node.name}.weight"] = weight.reshape(weight.shape + (1, 1))
     image, result = f"{node.name}.image", f"{node.name}.result"
-    inputs = [image, f"{node.name}.weight"]
+    graph.own_number(node, 1, weight.reshape(weight.shape + (1, 1)))
+    inputs = [image, node.input[1]]
     if layer.bias is not None:
         inputs.append(layer.bias)
     grouped = [

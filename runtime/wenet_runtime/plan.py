@@ -6,16 +6,18 @@ A plan belongs to one engine on one host and never travels.
 """
 
 import itertools
+import math
 from dataclasses import dataclass, field
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from wenet_runtime.bundle import Layer
+from wenet_runtime.errors import EngineError
 from wenet_runtime.lowering.graph import Graph
 from wenet_runtime.materialize import Supernet, lower
-from wenet_runtime.segments import Segment, segments
+from wenet_runtime.segments import MOST_LAYERS, Segment, segments
 
-# (graphs of one input and one output, shape of the input without the batch) → milliseconds of each.
-Measure = Callable[[Sequence[Graph], Tuple[int, ...]], List[float]]
+# Networks of the same inputs → milliseconds of each. Raises `EngineError` where the engine does not take one.
+Measure = Callable[[Sequence[Graph]], List[float]]
 VECTOR = 16  # channels that the widest vector unit takes at once
 MARGIN = 0.97  # a candidate replaces another only when it is this much quicker
 WHOLE_MARGIN = 0.995  # the same for whole networks, in which one segment is a small part
@@ -57,11 +59,9 @@ def emitted_by_rule(layers: Sequence[Layer], groups: Mapping[str, int], spatial:
     """
     found: Dict[str, int] = {}
     for layer in layers:
-        count = groups[layer.name]
-        while count > 1 and spatial[layer.name] and min(layer.in_channels, layer.out_channels) // count < VECTOR:
-            count //= 2
-        if count != groups[layer.name]:
-            found[layer.name] = count
+        count, channels = groups[layer.name], min(layer.in_channels, layer.out_channels)
+        if spatial[layer.name] and channels // count < VECTOR:
+            found[layer.name] = max((one for one in _levels(layer, count) if channels // one >= VECTOR), default=1)
     return found
 
 
@@ -87,6 +87,8 @@ class Plan:
             for layer in supernet.layers
         }
         self._measure = measure
+        self._refused: Dict[str, Set[str]] = {}
+        self._own_peak: Optional[float] = None
         self._segments = segments(supernet) if measure is not None else ()
 
     def by_rule(self, groups: Mapping[str, int]) -> Dict[str, int]:
@@ -126,16 +128,16 @@ class Plan:
         """Which emission of the whole network is quickest; the first where they hardly differ."""
         if len(candidates) == 1:
             return 0
-        assert self._measure is not None
-        graphs = [lower(self._supernet, groups, emitted=one) for one in candidates]
-        times = self._measure(graphs, self._supernet.inputs[0].shape[1:])
+        times = self._taken([lower(self._supernet, groups, emitted=one) for one in candidates])
         return times.index(min(times)) if min(times) < times[0] * WHOLE_MARGIN else 0
 
     def _tuned(self, segment: Segment, groups: Mapping[str, int], start: Mapping[str, int]) -> Dict[str, int]:
         layers = segment.supernet.layers
         best = {layer.name: start.get(layer.name, groups[layer.name]) for layer in layers}
-        for unit in segment.units:
-            levels = [[one for one in layer.groups if groups[layer.name] % one == 0] for layer in layers]
+        # Every combination of a unit's layers; of a long one's, which has too many, layer by layer.
+        units = [part for unit in segment.units for part in ([unit] if len(unit) <= MOST_LAYERS else _singly(unit))]
+        for unit in units:
+            levels = [_levels(layer, groups[layer.name]) for layer in layers]
             choices = [level if layer.name in unit else [best[layer.name]] for layer, level in zip(layers, levels)]
             candidates = [
                 {layer.name: count for layer, count in zip(layers, counts)} for counts in itertools.product(*choices)
@@ -159,14 +161,24 @@ class Plan:
 
     def _time(self, segment: Segment, candidates: Sequence[Mapping[str, int]]) -> List[float]:
         known = self.figures.times_ms.setdefault(segment.signature, {})
-        missing = [one for one in candidates if _key(one) not in known]
+        refused = self._refused.setdefault(segment.signature, set())
+        missing = [one for one in candidates if _key(one) not in known and _key(one) not in refused]
         if missing:
-            assert self._measure is not None
             # Groups and emitted groups are the same here: zeros cost as much as any number.
-            graphs = [lower(segment.supernet, one) for one in missing]
-            for one, took_ms in zip(missing, self._measure(graphs, segment.shape)):
-                known[_key(one)] = took_ms
-        return [known[_key(one)] for one in candidates]
+            for one, took_ms in zip(missing, self._taken([lower(segment.supernet, one) for one in missing])):
+                if math.isfinite(took_ms):
+                    known[_key(one)] = took_ms
+                else:
+                    refused.add(_key(one))
+        return [known.get(_key(one), math.inf) for one in candidates]
+
+    def _taken(self, graphs: Sequence[Graph]) -> List[float]:
+        """Milliseconds of each; infinite for what the engine does not take."""
+        assert self._measure is not None
+        try:
+            return self._measure(graphs)
+        except EngineError:
+            return [math.inf] if len(graphs) == 1 else [self._taken([graph])[0] for graph in graphs]
 
     def _macs(self, segment: Segment, groups: Mapping[str, int]) -> float:
         """Multiply-accumulates of the segment's layers when emitted so, for the whole image."""
@@ -177,14 +189,26 @@ class Plan:
         return total
 
     def _peak(self) -> float:
-        """Multiply-accumulates per ms of the segments' dense form, at its best, with some room."""
-        if self.figures.peak is None:
+        """Multiply-accumulates per ms of dense segments at their best, with some room; of this network's or of
+        others that were measured here, since small networks do not reach what a host can do.
+        """
+        if self._own_peak is None:
             best = 0.0
             for segment in {one.signature: one for one in self._segments}.values():
                 dense = {layer.name: 1 for layer in segment.supernet.layers}
                 best = max(best, self._macs(segment, dense) / self._time(segment, [dense])[0])
-            self.figures.peak = 1.2 * best
-        return self.figures.peak
+            self._own_peak = 1.2 * best
+            self.figures.peak = max(self._own_peak, self.figures.peak or 0.0)
+        return max(self._own_peak, self.figures.peak or 0.0)
+
+
+def _levels(layer: Layer, groups: int) -> List[int]:
+    """With how many groups a layer of so many may be emitted, ascending."""
+    return [one for one in layer.groups if groups % one == 0]
+
+
+def _singly(names: Sequence[str]) -> List[Tuple[str, ...]]:
+    return [(name,) for name in names]
 
 
 def _key(groups: Mapping[str, int]) -> str:

@@ -1,7 +1,8 @@
 """Measures what modes cost on this device: latency distribution, and energy when a meter answers."""
 
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,29 +55,26 @@ def sample(
 
 
 def quickest_ms(
-    backend: Backend, graphs: "Sequence[Graph]", shape: Tuple[int, ...], *, rounds: int = 8, precision: str = "fp32"
+    backend: Backend, graphs: "Sequence[Graph]", *, rounds: int = 8, precision: str = "fp32"
 ) -> List[float]:
     """The least time of each of several networks on this device, in turns: other work only ever adds to it.
 
     Args:
         backend: builds and loads them.
-        graphs: networks of one input.
-        shape: of that input for one row, without the batch.
+        graphs: networks of the same inputs, whose sizes are known but for the batch.
         rounds: runs of each.
         precision: what an engine computes them in.
 
     Returns:
         (len(graphs),) milliseconds.
     """
-    engines = {
-        str(number): load_graph(backend, graph, f"network {number}", precision) for number, graph in enumerate(graphs)
-    }
-    values = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
-    try:
-        samples = sample(engines, {graphs[0].inputs[0].name: values}, rounds=rounds, warmup=1)
-    finally:
-        for engine in engines.values():
-            engine.close()
+    inputs = graphs[0].one_row(np.random.default_rng(0))
+    with ExitStack() as opened:
+        engines: Dict[str, Engine] = {}
+        for number, graph in enumerate(graphs):
+            engine = load_graph(backend, graph, f"network {number}", precision)
+            engines[str(number)] = opened.enter_context(closing(engine))
+        samples = sample(engines, inputs, rounds=rounds, warmup=1)
     return [float(samples[name].min()) for name in engines]
 
 

@@ -57,7 +57,7 @@ class _Block:
 
 
 def segments(supernet: Supernet) -> Tuple[Segment, ...]:
-    """Every segment of a supernet. Layers whose shapes cannot be inferred are left out, and keep their groups."""
+    """Every segment of a supernet. Layers whose shapes cannot be inferred are left out, and follow the rule."""
     parts = _Parts(supernet)
     found = (parts.segment(block) for block in parts.blocks())
     return tuple(segment for segment in found if segment is not None)
@@ -71,7 +71,7 @@ class _Parts:
         self._graph = lower(supernet, {layer.name: 1 for layer in supernet.layers}, fold=False)
         self._shapes = self._graph.shapes()
         self._layers = {layer.node: layer for layer in supernet.layers}
-        self._shuffles = {shuffle.node for shuffle in supernet.shuffles}
+        self._shuffles = {shuffle.node: shuffle.groups for shuffle in supernet.shuffles}
 
     def blocks(self) -> List[_Block]:
         """Every layer in one block: a chain, with the sum behind it; two chains of one sum together."""
@@ -104,7 +104,8 @@ class _Parts:
         part = Supernet(
             topology=self._topology(nodes, block.source, shape, border),
             inputs=(TensorSpec(block.source, "FP32", (-1, *shape[1:])),),
-            layers=tuple(layer for layer in supernet.layers if layer.node in names),
+            # In the order in which they run, whatever the manifest's: figures are kept by it.
+            layers=tuple(self._layers[node.name] for node in nodes if node.name in self._layers),
             norms=tuple(norm for norm in supernet.norms if norm.node in names),
             shuffles=tuple(shuffle for shuffle in supernet.shuffles if shuffle.node in names),
             weights={**supernet.weights, **border},
@@ -122,7 +123,9 @@ class _Parts:
             if node.name not in self._layers:
                 continue
             feeder, between = self._between(node)
-            chain = ends.pop(feeder.name, None) if feeder is not None else None
+            chain = None
+            if feeder is not None and self._rank(feeder) == self._rank(node):
+                chain = ends.pop(feeder.name, None)
             if chain is None:
                 chain = [[node]]
                 chains.append(chain)
@@ -154,6 +157,10 @@ class _Parts:
             return None, []
         return feeder, between
 
+    def _rank(self, node: NodeProto) -> int:
+        """2 for a linear layer, 4 for a convolution: a segment lies in one kind of tensor."""
+        return len(self._shapes.get(node.output[0], ()))
+
     def _nodes(self, chain: List[List[NodeProto]]) -> List[NodeProto]:
         first, *others = [node for unit in chain for node in unit]
         nodes = [first]
@@ -184,7 +191,8 @@ class _Parts:
         self, nodes: Sequence[NodeProto], source: str, shape: Tuple[int, ...], border: Mapping[str, NDArray[Any]]
     ) -> bytes:
         read = {name for node in nodes for name in node.input} - set(border)
-        small = {name: value for name, value in self._graph.numbers.items() if name in read and value.ndim <= 1}
+        own = self._supernet.weights
+        small = {name: value for name, value in self._graph.numbers.items() if name in read and name not in own}
         graph = helper.make_graph(
             list(nodes),
             "segment",
@@ -204,7 +212,8 @@ class _Parts:
         for number, node in enumerate(nodes, start=1):
             attributes = sorted(entry.SerializeToString().hex() for entry in node.attribute)
             sizes = [list(self._graph.numbers[name].shape) for name in node.input if name in self._graph.numbers]
-            rows.append([node.op_type, attributes, sizes, [places.get(name, -1) for name in self._tensors(node)]])
+            kind = [node.op_type, node.name in self._layers, self._shuffles.get(node.name, 0)]
+            rows.append([kind, attributes, sizes, [places.get(name, -1) for name in self._tensors(node)]])
             places.update(dict.fromkeys(node.output, number))
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 

@@ -15,7 +15,10 @@ if TYPE_CHECKING:  # these import onnx, which serving from a warm cache needs no
     from wenet_runtime.materialize import Supernet
     from wenet_runtime.plan import Plan
 
-TUNED, BY_RULE = "tuned", "by rule"
+
+def plan_id(measured: bool) -> str:
+    """What tells modes that were emitted so from others."""
+    return "tuned" if measured else "rule"
 
 
 class Tuner:
@@ -35,11 +38,6 @@ class Tuner:
         self._measured = measured
         self._plan: Optional[Plan] = None
         self._supernet: Optional[Supernet] = None
-
-    @property
-    def plan_id(self) -> str:
-        """What tells modes that were emitted so from others."""
-        return TUNED if self._measured else BY_RULE
 
     def emitted(self, supernet: "Supernet", mode: Mode, statistics: Mapping[str, NDArray[Any]]) -> Mapping[str, int]:
         """With how many groups the mode's layers are computed, where not with their own.
@@ -78,6 +76,6 @@ class Tuner:
         graphs = [
             lower(supernet, mode.groups, statistics, emitted=one.emitted, precision=mode.precision) for one in variants
         ]
-        times = quickest_ms(self._backend, graphs, supernet.inputs[0].shape[1:], precision=mode.precision)
+        times = quickest_ms(self._backend, graphs, precision=mode.precision)
         chosen: Dict[str, int] = dict(variants[times.index(min(times))].emitted)
         return chosen

@@ -323,13 +323,26 @@ def test_layers_are_built_with_the_groups_that_the_plan_emits(bundle: Bundle, tm
     assert answers_its_golden_input(planned, bundle, "m0")
 
 
-def test_modes_of_another_plan_are_built_again(
+def test_modes_of_another_plan_lie_beside_these_and_leave_them_alone(
     cache: DeviceCache, bundle: Bundle, builds: List[str], tmp_path: Path
 ) -> None:
     cache.build()
-    with pytest.warns(UserWarning, match=r"another plan \('', this is 'b'\)"):
-        DeviceCache(tmp_path / "cache", bundle, DEVICE, OrtBackend(), plan_id="b").build()
+    other = DeviceCache(tmp_path / "cache", bundle, DEVICE, OrtBackend(), plan_id="b")
+    other.build()
     assert len(builds) == 6
+    assert other.path != cache.path
+    for mode_id in ("m0", "m1", "m2"):
+        assert answers_its_golden_input(cache, bundle, mode_id)
+
+
+def test_a_profile_of_modes_that_were_built_again_is_not_read(cache: DeviceCache, bundle: Bundle) -> None:
+    cache.build()
+    cache.write_profiles(PROFILES, meter="none", measured_at="2024-01-01T00:00:00+00:00")
+    (cache.path / "modes.bin").write_bytes(b"damaged")
+    again = DeviceCache(cache.path.parent.parent, bundle, DEVICE, OrtBackend())
+    with pytest.warns(UserWarning, match="building all modes again"):
+        again.build()
+    assert again.read_profiles("none") is None
 
 
 def test_a_profile_is_read_as_it_was_written(cache: DeviceCache) -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
+from wenet_runtime.builder import DeviceCache
 from wenet_runtime.bundle import Bundle
+from wenet_runtime.device import this_device
 from wenet_runtime.engines.ort import OrtBackend
 from wenet_runtime.materialize import Supernet, materialize
 from wenet_runtime.pool import Pool
@@ -28,10 +30,11 @@ def bundle() -> Bundle:
     return Bundle(Path(EXPORTED))
 
 
-def test_every_exported_mode_loads_and_answers_its_golden_input(bundle: Bundle) -> None:
-    supernet = Supernet.of(bundle)
+def test_every_exported_mode_loads_and_answers_its_golden_input(bundle: Bundle, tmp_path: Path) -> None:
+    backend = OrtBackend()
+    cache = DeviceCache(tmp_path, bundle, this_device(backend.name, backend.version, 1), backend)
     # The pool refuses a mode that does not load, or whose answer deviates from torch's.
-    pool = Pool(bundle, OrtBackend(), lambda mode: materialize(supernet, mode.groups, bundle.statistics(mode)))
+    pool = Pool(bundle, backend, cache.artifact)
     assert pool.resident == [mode.id for mode in bundle.modes]
     pool.close()
 

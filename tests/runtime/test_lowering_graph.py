@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.runtime.nets import Net, answers, kinds
+from tests.runtime.nets import Net, answers, kinds, same
 from wenet_runtime.errors import BundleError
 from wenet_runtime.lowering.graph import IR_VERSION, OPSET, Graph, attribute, conv_groups, set_attribute
 
@@ -200,3 +200,32 @@ def test_attributes_are_read_and_replaced() -> None:
     assert found == {"group": 2, "auto_pad": "NOTSET"}
     set_attribute(one, "group", 4)
     assert [entry.i for entry in one.attribute] == [4]
+
+
+def test_a_number_of_its_own_never_takes_the_name_of_anothers() -> None:
+    net = Net(16)
+    x = net.conv("input", "c", 16, 16)
+    weight = net.random.normal(size=(16, 16, 1, 1)).astype(np.float32)
+    x = net.op("Conv", [x, net.number("c.1", weight)], "other", kernel_shape=[1, 1])
+    graph = net.graph([x])
+    before = answers(graph)
+    graph.own_number(graph.node("c"), 1, graph.numbers["c.w"])
+    assert same(answers(graph), before)
+
+
+def test_one_row_of_random_values_fits_every_input() -> None:
+    net = Net(16)
+    graph = net.graph([net.op("Concat", ["input", "second"], "c", axis=1)], inputs=[("input", 16), ("second", 4)])
+    row = graph.one_row(np.random.default_rng(0))
+    assert {name: value.shape for name, value in row.items()} == {"input": (1, 16, 6, 6), "second": (1, 4, 6, 6)}
+    assert {value.dtype for value in row.values()} == {np.dtype(np.float32)}
+    graph.inputs[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    with pytest.raises(ValueError, match="no fixed size"):
+        graph.one_row(np.random.default_rng(0))
+
+
+def test_shapes_of_an_input_without_any_are_unknown() -> None:
+    net = Net(16)
+    graph = net.graph([net.op("Relu", ["input"], "r")])
+    graph.inputs[0].type.tensor_type.ClearField("shape")
+    assert graph.shapes().get("r", ()) == ()

@@ -152,3 +152,15 @@ def test_the_papers_shuffle_is_recognised_by_its_groups() -> None:
     assert shuffles_into_blocks(shuffle_order(96, 16), 16)
     assert not shuffles_into_blocks(shuffle_order(96, 8), 16)
     assert not shuffles_into_blocks(np.arange(24), 16)
+
+
+def test_indices_that_count_from_the_end_are_not_taken_for_blocks() -> None:
+    assert not moves_blocks(np.r_[-16:0, 0:16], 16)
+
+
+@pytest.mark.parametrize("shape", [(), (1, 64, 6, 6), (1, CHANNELS, 36)])
+def test_a_gather_from_another_number_of_channels_or_no_image_stays(shape: Tuple[int, ...], tmp_path: Path) -> None:
+    graph = chain(16, 16)
+    before = optimised(graph, tmp_path / "before.onnx")
+    names = {node.input[0] for node in before.graph.node if node.op_type == "Gather"}
+    assert fit_shuffles(before, 16, dict.fromkeys(names, shape)) == 0

@@ -84,7 +84,7 @@ def test_a_stranger_beside_a_shuffle_is_left_untouched_and_the_answer_stays(stra
     kinds = {node.op_type for node in lower(supernet, {"b": 1, "c": 1}, fold=False).nodes}
     images = np.random.default_rng(0).normal(size=(2, 1, 8, 8)).astype(np.float32)
     backend = OrtBackend()
-    plan = Plan(supernet, lambda graphs, shape: quickest_ms(backend, graphs, shape, rounds=1))
+    plan = Plan(supernet, lambda graphs: quickest_ms(backend, graphs, rounds=1))
     for seed in range(4):
         groups = random_groups(supernet, seed)
         expected = answer(lower(supernet, groups, fold=False), images)

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from tests.runtime.fakes import ones
+from tests.runtime.nets import Net
 from wenet_runtime import profiler
 from wenet_runtime.engines.base import Tensors
+from wenet_runtime.errors import EngineError
 from wenet_runtime.meters.none import NoMeter
 from wenet_runtime.meters.sim import SimMeter
-from wenet_runtime.profiler import measure, sample
+from wenet_runtime.profiler import measure, quickest_ms, sample
 
 
 class Clock:
@@ -88,3 +90,30 @@ def test_energy_is_measured_per_row_when_the_meter_knows(engines: Any) -> None:
 def test_energy_stays_unknown_when_nobody_knows(engines: Any, meter: Any) -> None:
     profiles = measure(engines[0], {"input": ones()}, rounds=5, meter=meter)
     assert (profiles["a"].energy_mj, profiles["a"].energy_source) == (None, "none")
+
+
+def test_a_network_that_does_not_build_leaves_no_engine_open() -> None:
+    opened: List[str] = []
+
+    class Engine:
+        def infer(self, inputs: Any) -> Any:
+            return {}
+
+        def close(self) -> None:
+            opened.pop()
+
+    class Backend:
+        def build(self, graph: Any, name: str) -> Any:
+            if name.endswith("2"):
+                raise EngineError("this one not")
+            return None
+
+        def load(self, mode: Any, artifact: Any) -> Any:
+            opened.append(mode.id)
+            return Engine()
+
+    net = Net(16)
+    graph = net.graph([net.op("Relu", ["input"], "r")])
+    with pytest.raises(EngineError, match="this one not"):
+        quickest_ms(Backend(), [graph, graph, graph])  # type: ignore[arg-type]
+    assert opened == []

@@ -37,8 +37,8 @@ class Engines:
         graph = lower(Supernet.of(self.bundle), mode.groups, self.bundle.statistics(mode))
         return backend.build(graph, mode.id)
 
-    def choose(self, path: Path, threads: int = 1) -> Selection:
-        return chosen_engine(path, self.bundle, self.make, self.artifact, threads=threads, rounds=2)
+    def choose(self, path: Path, threads: int = 1, plan_id: str = "tuned") -> Selection:
+        return chosen_engine(path, self.bundle, self.make, self.artifact, threads=threads, plan_id=plan_id, rounds=2)
 
 
 @pytest.fixture
@@ -54,7 +54,6 @@ def path(bundle: Bundle, tmp_path: Path) -> Path:
 
 def test_every_engine_is_measured_once_and_the_choice_kept(bundle: Bundle, path: Path) -> None:
     engines = Engines(bundle)
-    path.parent.mkdir(parents=True)
     first = engines.choose(path)
     assert first.engine in CANDIDATES
     assert set(first.mean_ms) == set(CANDIDATES) == set(engines.built)
@@ -64,7 +63,6 @@ def test_every_engine_is_measured_once_and_the_choice_kept(bundle: Bundle, path:
 
 
 def test_an_engine_that_is_not_installed_is_left_out_with_its_reason(bundle: Bundle, path: Path) -> None:
-    path.parent.mkdir(parents=True)
     found = Engines(bundle, missing="openvino").choose(path)
     assert found.engine == "ort"
     assert found.left_out == {"openvino": "openvino is not installed"}
@@ -73,18 +71,18 @@ def test_an_engine_that_is_not_installed_is_left_out_with_its_reason(bundle: Bun
 
 @pytest.mark.parametrize("change", [{"version": "2"}, {"missing": "openvino"}])
 def test_other_engines_are_measured_again(change: Dict[str, str], bundle: Bundle, path: Path) -> None:
-    path.parent.mkdir(parents=True)
     Engines(bundle).choose(path)
     with pytest.warns(UserWarning, match="other engines"):
         Engines(bundle, **change).choose(path)
 
 
-def test_a_choice_belongs_to_its_threads(bundle: Bundle, path: Path) -> None:
-    path.parent.mkdir(parents=True)
+def test_a_choice_belongs_to_its_threads_and_to_how_modes_are_emitted(bundle: Bundle, path: Path) -> None:
     engines = Engines(bundle)
     engines.choose(path)
     with pytest.warns(UserWarning, match="measuring again"):
         engines.choose(path, threads=2)
+    with pytest.warns(UserWarning, match="measuring again"):
+        engines.choose(path, threads=2, plan_id="rule")
 
 
 @pytest.mark.parametrize(
@@ -95,12 +93,12 @@ def test_a_choice_belongs_to_its_threads(bundle: Bundle, path: Path) -> None:
         lambda data: b"[]",
         lambda data: json.dumps({**json.loads(data), "engine": "../../bin/sh"}).encode(),
         lambda data: json.dumps({**json.loads(data), "more": 1}).encode(),
+        lambda data: json.dumps({**json.loads(data), "mean_ms": [1]}).encode(),
     ],
 )
 def test_a_damaged_choice_is_made_again_with_a_warning(
     damage: Callable[[bytes], Any], bundle: Bundle, path: Path
 ) -> None:
-    path.parent.mkdir(parents=True)
     engines = Engines(bundle)
     engines.choose(path)
     path.write_bytes(damage(path.read_bytes()))
@@ -111,5 +109,6 @@ def test_a_damaged_choice_is_made_again_with_a_warning(
 
 
 def test_a_cache_that_cannot_be_written_says_which_setting_to_change(bundle: Bundle, path: Path) -> None:
+    path.parent.parent.write_text("a file where a folder should be")
     with pytest.raises(EngineError, match="--cache-dir"):
-        Engines(bundle).choose(path)  # its folder is not there
+        Engines(bundle).choose(path)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, List, Mapping, Sequence, Tuple
+from typing import Any, List, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from wenet_runtime.engines.ort import OrtBackend
 from wenet_runtime.lowering.graph import Graph, attribute
 from wenet_runtime.materialize import Supernet
 from wenet_runtime.plan import Plan
-from wenet_runtime.tuner import Tuner
+from wenet_runtime.tuner import Tuner, plan_id
 
 DEVICE = this_device("ort", "1", 1)
 
@@ -32,9 +32,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> List[int]:
     """A made-up host on which fewer groups are quicker; collects how many networks it is given."""
     counts: List[int] = []
 
-    def quickest_ms(
-        backend: Any, graphs: Sequence[Graph], shape: Tuple[int, ...], *, precision: str = "fp32"
-    ) -> List[float]:
+    def quickest_ms(backend: Any, graphs: Sequence[Graph], *, precision: str = "fp32") -> List[float]:
         counts.append(len(graphs))
         return [1.0 + _groups(graph) for graph in graphs]
 
@@ -87,7 +85,7 @@ def test_untuned_modes_follow_the_rule_and_measure_nothing(measured: List[int], 
     untuned = Tuner(tmp_path, DEVICE, OrtBackend(), measured=False)
     assert untuned.emitted(supernet, mode, {}) == Plan(supernet).by_rule(mode.groups)
     assert measured == []
-    assert untuned.plan_id != Tuner(tmp_path, DEVICE, OrtBackend()).plan_id
+    assert plan_id(False) != plan_id(True)
 
 
 def test_int8_modes_take_the_quickest_of_whole_networks(measured: List[int], tmp_path: Path) -> None:
@@ -104,7 +102,7 @@ def test_tuned_and_untuned_modes_answer_the_bundles_golden_inputs(tune: bool, tm
     write_test_bundle(tmp_path / "bundle")
     bundle, backend = Bundle(tmp_path / "bundle"), OrtBackend()
     tuner = Tuner(tmp_path / "cache", DEVICE, backend, measured=tune)
-    cache = DeviceCache(tmp_path / "cache", bundle, DEVICE, backend, emitted=tuner.emitted, plan_id=tuner.plan_id)
+    cache = DeviceCache(tmp_path / "cache", bundle, DEVICE, backend, emitted=tuner.emitted, plan_id=plan_id(tune))
     canary = Canary(bundle, simulated=False)
     for mode in bundle.modes:
         engine = backend.load(mode, lambda mode=mode: cache.artifact(mode))  # type: ignore[misc]

@@ -21,7 +21,7 @@ def fold_batchnorms(graph: Graph) -> None:
             continue
         if len(graph.consumers(node.input[0])) != 1 or graph.is_output(node.input[0]):
             continue
-        if any(name not in graph.numbers for name in node.input[1:5]):
+        if any(name not in graph.numbers for name in (*node.input[1:5], *filter(None, feeder.input[2:3]))):
             continue
         _fold(graph, feeder, node)
 

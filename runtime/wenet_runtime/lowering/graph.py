@@ -122,6 +122,8 @@ class Graph:
     def own_number(self, node: NodeProto, position: int, value: NDArray[Any]) -> None:
         """Give `node` a number of its own at input `position`, leaving other readers of the old one alone."""
         name = f"{node.name}.{position}"
+        while any(reader is not node for reader in self._readers.get(name, ())):
+            name += "."  # another node's number has this very name
         self.numbers[name] = value
         self.connect(node, position, name)
 
@@ -170,7 +172,8 @@ class Graph:
         for value in self.inputs:
             one = onnx.ValueInfoProto()
             one.CopyFrom(value)
-            one.type.tensor_type.shape.dim[0].dim_value = 1
+            if one.type.tensor_type.shape.dim:
+                one.type.tensor_type.shape.dim[0].dim_value = 1
             inputs.append(one)
         small = {name: value for name, value in self.read_numbers().items() if value.dtype == np.int64}
         inputs += [
@@ -187,6 +190,19 @@ class Graph:
             value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
             for value in (*inferred.value_info, *inferred.input, *inferred.output)
         }
+
+    def one_row(self, random: np.random.Generator) -> Dict[str, NDArray[Any]]:
+        """Random values for every input, a batch of one. Raises `ValueError` for one whose other sizes are open."""
+        values: Dict[str, NDArray[Any]] = {}
+        for value in self.inputs:
+            kind = value.type.tensor_type
+            sizes = [1, *(size.dim_value for size in kind.shape.dim)][: len(kind.shape.dim) + 1]
+            shape = (1, *sizes[2:])
+            if not all(shape):
+                raise ValueError(f"input '{value.name}' has no fixed size: {shape}")
+            dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
+            values[value.name] = (random.normal(size=shape) * (1 if dtype.kind == "f" else 50)).astype(dtype)
+        return values
 
     def read_numbers(self) -> Dict[str, NDArray[Any]]:
         """The numbers that some node reads, by name."""

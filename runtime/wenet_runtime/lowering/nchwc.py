@@ -83,8 +83,8 @@ def fit_shuffles(model: onnx.ModelProto, block: int, shapes: Mapping[str, Sequen
         blocked = maker is not None and maker.op_type == "ReorderOutput" and not attribute(maker, "channels_last", 0)
         if moves_blocks(order, block) and maker is not None and blocked:
             gather.input[0] = maker.input[0]
-        elif shuffles_into_blocks(order, block) and all(shapes.get(gather.input[0], (0, 0))[1:]):
-            _transpose(state, gather, block, shapes[gather.input[0]])
+        elif shuffles_into_blocks(order, block) and _is_image(shape := shapes.get(gather.input[0], ()), len(order)):
+            _transpose(state, gather, block, shape)
         else:
             continue
         for conversion in conversions:
@@ -97,7 +97,7 @@ def fit_shuffles(model: onnx.ModelProto, block: int, shapes: Mapping[str, Sequen
 
 def moves_blocks(order: NDArray[Any], block: int) -> bool:
     """Whether a permutation of channels moves whole aligned blocks."""
-    if order.ndim != 1 or len(order) % block:
+    if order.ndim != 1 or len(order) % block or order.min() < 0:  # from the end, which may be padding here
         return False
     blocks = order.reshape(-1, block)
     return not (blocks[:, 0] % block).any() and bool((blocks - blocks[:, :1] == np.arange(block)).all())
@@ -108,6 +108,10 @@ def shuffles_into_blocks(order: NDArray[Any], block: int) -> bool:
     if order.ndim != 1 or len(order) % block:
         return False
     return np.array_equal(order, np.arange(len(order)).reshape(block, -1).T.reshape(-1))
+
+
+def _is_image(shape: Sequence[int], channels: int) -> bool:
+    return len(shape) == 4 and shape[1] == channels and all(shape[2:])
 
 
 def _conversions_after(state: _Model, gather: NodeProto) -> Optional[List[NodeProto]]:

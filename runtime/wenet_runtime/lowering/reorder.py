@@ -119,7 +119,8 @@ class TiedTensors:
 
     def _elementwise_inputs(self, node: NodeProto) -> List[str]:
         if node.op_type in _UNARY:
-            if len(node.output) > 1 and any(self._graph.consumers(name) for name in node.output[1:]):
+            others = node.output[1:]  # such as the places of maxima
+            if any(self._graph.consumers(name) or self._graph.is_output(name) for name in others):
                 raise Blocked
             return [node.input[0]]
         if node.op_type in _BINARY:

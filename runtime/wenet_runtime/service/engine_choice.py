@@ -28,7 +28,7 @@ def choice_path(cache: Path, bundle: Bundle) -> Path:
 
 
 def chosen_engine(
-    path: Path, bundle: Bundle, make: MakeBackend, artifact_of: ArtifactOf, *, threads: int, rounds: int
+    path: Path, bundle: Bundle, make: MakeBackend, artifact_of: ArtifactOf, *, threads: int, plan_id: str, rounds: int
 ) -> Selection:
     """The engine chosen here earlier, or else the quickest of those that can run the bundle, measured now.
 
@@ -37,13 +37,13 @@ def chosen_engine(
         bundle: whose modes are run.
         make: opens an engine by name. Raises `EngineError` where it is not installed.
         artifact_of: a mode as an engine built it.
-        threads: of one inference; a choice belongs to them.
+        threads, plan_id: of one inference, and how modes are emitted; a choice belongs to them.
         rounds: runs of each mode on each engine.
 
     Raises:
         EngineError: no engine can run the bundle here, or the choice cannot be kept.
     """
-    identity = _identity(bundle, make, threads)
+    identity = {"plan": plan_id, **_identity(bundle, make, threads)}
     known = _read(path, identity)
     if known is not None:
         return known
@@ -59,6 +59,7 @@ def chosen_engine(
     found = choose(makers, bundle.modes, load=load, check=canary.check, measure=measure)
     members = {"identity": identity, **asdict(found)}
     try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomic(path, json.dumps(members, indent=1).encode(), mode=0o600)
     except OSError as error:
         raise EngineError(f"cannot write {path} ({error.strerror}): choose another --cache-dir") from None
@@ -88,7 +89,8 @@ def _read(path: Path, identity: Mapping[str, str]) -> "Selection | None":
         found = Selection(**members)
         if found.engine not in CANDIDATES:
             raise ValueError(f"it names '{found.engine}'")
-    except FileNotFoundError:
+        str(found)  # its members are what they should be
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         warnings.warn(f"the choice of an engine cannot be used ({error}): measuring again", stacklevel=3)

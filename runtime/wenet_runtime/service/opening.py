@@ -25,7 +25,7 @@ from wenet_runtime.registry import load
 from wenet_runtime.service.engine_choice import choice_path, chosen_engine
 from wenet_runtime.settings import Settings
 from wenet_runtime.threads import tuned
-from wenet_runtime.tuner import Tuner
+from wenet_runtime.tuner import Tuner, plan_id
 
 Progress = Callable[[str, int, int], None]
 
@@ -100,7 +100,9 @@ def _backend(settings: Settings, bundle: Bundle) -> Tuple[Backend, str]:
         return caches[backend.name].artifact(mode)
 
     rounds = max(LEAST_ROUNDS, settings.profile_rounds // TUNING_SHARE)
-    found = chosen_engine(path, bundle, make, artifact_of, threads=settings.threads, rounds=rounds)
+    found = chosen_engine(
+        path, bundle, make, artifact_of, threads=settings.threads, plan_id=plan_id(settings.tune), rounds=rounds
+    )
     return make(found.engine), str(found)
 
 
@@ -108,7 +110,7 @@ def _cache(settings: Settings, bundle: Bundle, backend: Backend) -> DeviceCache:
     root = settings.cache_dir.expanduser()
     device = this_device(backend.name, backend.version, settings.threads)
     tuner = Tuner(root, device, backend, measured=settings.tune)
-    return DeviceCache(root, bundle, device, backend, emitted=tuner.emitted, plan_id=tuner.plan_id)
+    return DeviceCache(root, bundle, device, backend, emitted=tuner.emitted, plan_id=plan_id(settings.tune))
 
 
 def open_device(settings: Settings, progress: Progress = silent, *, profile_again: bool = False) -> Device:
