@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Dict, Mapping
 
 from numpy.typing import NDArray
 
@@ -13,7 +13,6 @@ from wenet_runtime.profiler import quickest_ms
 
 if TYPE_CHECKING:  # these import onnx, which serving from a warm cache needs not
     from wenet_runtime.materialize import Supernet
-    from wenet_runtime.plan import Plan
 
 
 def plan_id(measured: bool) -> str:
@@ -36,14 +35,12 @@ class Tuner:
         self._device = device
         self._backend = backend
         self._measured = measured
-        self._plan: Optional[Plan] = None
-        self._supernet: Optional[Supernet] = None
 
     def emitted(self, supernet: "Supernet", mode: Mode, statistics: Mapping[str, NDArray[Any]]) -> Mapping[str, int]:
         """With how many groups the mode's layers are computed, where not with their own.
 
         Args:
-            supernet: the bundle's; the same object for all its modes.
+            supernet: the bundle's.
             mode: groups and precision.
             statistics: the mode's own; int8 needs its ranges.
 
@@ -58,13 +55,11 @@ class Tuner:
         if mode.precision != "fp32":
             return self._variant(supernet, mode, statistics)
         path = plan_path(self._cache, self._device)
-        if self._plan is None or self._supernet is not supernet:
-            figures = read_figures(path, self._device)
-            self._plan, self._supernet = Plan(supernet, partial(quickest_ms, self._backend), figures), supernet
-        known = self._plan.figures.count
-        chosen = self._plan.settled(mode.groups)
-        if self._plan.figures.count != known:
-            write_figures(path, self._device, self._plan.figures)
+        figures = read_figures(path, self._device)
+        known = figures.count
+        chosen = Plan(supernet, partial(quickest_ms, self._backend), figures=figures).settled(mode.groups)
+        if figures.count != known:
+            write_figures(path, self._device, figures)
         return chosen
 
     def _variant(self, supernet: "Supernet", mode: Mode, statistics: Mapping[str, NDArray[Any]]) -> Mapping[str, int]:

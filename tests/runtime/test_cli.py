@@ -328,3 +328,9 @@ def test_a_limit_of_memory_that_holds_no_mode_exits_2(command: Any, bundle_path:
     found = command(*quick(bundle_path, tmp_path), "--engine", "sim", "--memory-mb", "0.001", "--port", 0)
     assert found.exit_code == 2
     assert "--memory-mb 0.001 does not hold" in found.stderr
+
+
+def test_a_list_of_modes_chooses_no_engine(command: Any, bundle_path: Path, tmp_path: Path) -> None:
+    found = command("modes", *quick(bundle_path, tmp_path), "--engine", "auto")
+    assert (found.exit_code, len(json.loads(found.stdout)["modes"])) == (0, 3)
+    assert not (tmp_path / "cache").exists()

@@ -1,7 +1,7 @@
 """Putting a daemon together: what it refuses to start with, and what it measures once."""
 
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Iterable, List, Tuple
 
 import pytest
 
@@ -17,6 +17,7 @@ from wenet_runtime.errors import (
     UnknownMode,
 )
 from wenet_runtime.memory import MB
+from wenet_runtime.mode_store import ModeStore
 from wenet_runtime.service.daemon import (
     allowed_hosts,
     check_bind,
@@ -238,3 +239,21 @@ def test_the_real_engine_answers_with_threads_of_its_own_choice(bundle_path: Pat
     assert Client(daemon.app).infer().status_code == 200
     assert set(daemon.runtime.pool.threads) == {"m0", "m1", "m2"}
     daemon.runtime.close()
+
+
+def test_the_memory_of_an_evicted_mode_is_given_back(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: List[Tuple[str, List[str]]] = []
+    release = ModeStore.release
+
+    def noted(store: ModeStore, mode_id: str, kept: Iterable[str]) -> None:
+        released.append((mode_id, list(kept)))
+        release(store, mode_id, kept)
+
+    monkeypatch.setattr(ModeStore, "release", noted)
+    device = open_device(settings(bundle_path, tmp_path))
+    assert released == []
+    device.pool.evict("m1")
+    assert released == [("m1", ["m2", "m0"])]
+    device.close()

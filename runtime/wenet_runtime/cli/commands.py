@@ -158,13 +158,19 @@ def profile(flags: Dict[str, Any], config: Optional[Path]) -> None:
 
 
 def modes(flags: Dict[str, Any], config: Optional[Path]) -> None:
-    """List the bundle's modes as JSON."""
+    """List the bundle's modes as JSON, and what each takes in memory where it is built."""
 
     def action() -> None:
+        from wenet_runtime.bundle import Bundle
+        from wenet_runtime.engines.auto import AUTO
         from wenet_runtime.service.opening import open_cache
 
-        cache = open_cache(_settings(flags, config))
-        _print_modes(cache.bundle, {}, cache.footprints() or {})
+        settings = _settings(flags, config)
+        if settings.engine == AUTO:  # to choose an engine might mean to measure, and a list must not
+            _print_modes(Bundle(settings.bundle), {}, {})
+        else:
+            cache = open_cache(settings)
+            _print_modes(cache.bundle, {}, cache.footprints() or {})
 
     _guarded(action)
 
