@@ -13,6 +13,7 @@ from torch import nn
 from wenet_runtime.engines.base import Engine, Tensors
 from wenet_runtime.engines.openvino import OpenVinoBackend
 from wenet_runtime.engines.ort import OrtBackend
+from wenet_runtime.lowering.graph import Graph
 from wenet_runtime.lowering.precision import dense_emission
 from wenet_runtime.lowering.ranges import as_statistics, observe
 from wenet_runtime.materialize import Supernet, lower
@@ -75,12 +76,12 @@ def rivals(
             yield f"{name}, OpenVINO bf16 dense", load_graph(openvino, graph, name, "bf16")
         for kind, emitted in (("", {}), (" dense", dense)):
             if emitted or not kind:
-                yield f"{name}, int8{kind}", _int8(supernet, groups, emitted, inputs, name)
+                for label, backend in (("int8", OrtBackend()), ("OpenVINO int8", openvino)):
+                    graph = _int8(supernet, groups, emitted, inputs)
+                    yield f"{name}, {label}{kind}", load_graph(backend, graph, name, "int8")
 
 
-def _int8(
-    supernet: Supernet, groups: Mapping[str, int], emitted: Mapping[str, int], inputs: Tensors, name: str
-) -> Engine:
+def _int8(supernet: Supernet, groups: Mapping[str, int], emitted: Mapping[str, int], inputs: Tensors) -> Graph:
     def run(model: bytes, batch: Tensors) -> Tensors:
         engine = OrtBackend().load_bytes(model, name="ranges")
         try:
@@ -89,8 +90,7 @@ def _int8(
             engine.close()
 
     ranges = as_statistics(observe(lower(supernet, groups, emitted=emitted), run, [inputs]))
-    graph = lower(supernet, groups, ranges, emitted=emitted, precision="int8")
-    return load_graph(OrtBackend(), graph, name)
+    return lower(supernet, groups, ranges, emitted=emitted, precision="int8")
 
 
 def interleaved(
