@@ -58,7 +58,7 @@ class _Bench:
         self.supernet = describe(self.net, (3, size, size))
         self.stock = without_shuffles(self.supernet)
         self.backend = OrtBackend()
-        rounds = 2 if arguments.quick else 8
+        rounds = 2 if arguments.quick else 15
         self.plan = Plan(
             self.supernet,
             lambda graphs: quickest_ms(self.backend, graphs, rounds=rounds),

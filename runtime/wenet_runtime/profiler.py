@@ -55,7 +55,7 @@ def sample(
 
 
 def quickest_ms(
-    backend: Backend, graphs: "Sequence[Graph]", *, rounds: int = 8, precision: str = "fp32"
+    backend: Backend, graphs: "Sequence[Graph]", *, rounds: int = 15, precision: str = "fp32"
 ) -> List[float]:
     """The least time of each of several networks on this device, in turns: other work only ever adds to it.
 
