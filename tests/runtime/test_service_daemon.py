@@ -5,7 +5,7 @@ from typing import Any, Dict, Iterable, List, Tuple
 
 import pytest
 
-from tests.runtime.fakes import Client, wait_for
+from tests.runtime.fakes import MEDIANS_MS, Client, profile, wait_for
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.errors import (
     BudgetImpossible,
@@ -145,10 +145,15 @@ def test_hosts_are_checked_on_loopback_addresses_only() -> None:
     assert allowed_hosts(Settings(host="0.0.0.0")) is None
 
 
+def with_known_costs(given: Settings) -> Settings:
+    """The same settings on a device that measured the modes before: m0 is the fastest, whatever else runs here."""
+    costs = {mode_id: profile(p50_ms) for mode_id, p50_ms in MEDIANS_MS.items()}
+    open_cache(given).write_profiles(costs, meter="none", measured_at="2024-01-01T00:00:00+00:00")
+    return given
+
+
 def test_with_a_limit_of_memory_the_fastest_is_there_and_the_others_come(bundle_path: Path, tmp_path: Path) -> None:
-    given = settings(bundle_path, tmp_path, engine="sim", memory_mb=0.1)
-    assert open_cache(given).read_profiles("none") is None
-    daemon = open_daemon(given)
+    daemon = open_daemon(with_known_costs(settings(bundle_path, tmp_path, engine="sim", memory_mb=0.1)))
     pool = daemon.runtime.pool
     assert "m0" in pool.residency.resident
     wait_for(pool, lambda: pool.residency.resident == {"m0", "m2"})  # the most accurate first; m1 has no room
@@ -157,15 +162,16 @@ def test_with_a_limit_of_memory_the_fastest_is_there_and_the_others_come(bundle_
 
 
 def test_the_mode_the_daemon_is_pinned_to_comes_first(bundle_path: Path, tmp_path: Path) -> None:
-    daemon = open_daemon(settings(bundle_path, tmp_path, engine="sim", memory_mb=0.06, mode="m1"))
+    given = settings(bundle_path, tmp_path, engine="sim", memory_mb=0.06, mode="m1")
+    daemon = open_daemon(with_known_costs(given))
     wait_for(daemon.runtime.pool, lambda: daemon.runtime.pool.residency.resident == {"m0", "m1"})
     assert daemon.runtime.close()
 
 
 def test_modes_over_the_daemon_s_own_budget_come_last(bundle_path: Path, tmp_path: Path) -> None:
-    first = open_device(settings(bundle_path, tmp_path, engine="sim"))
+    first = open_device(with_known_costs(settings(bundle_path, tmp_path, engine="sim")))
     first.close()
-    between = (first.profiles["m1"].p50_ms + first.profiles["m2"].p50_ms) / 2
+    between = (MEDIANS_MS["m1"] + MEDIANS_MS["m2"]) / 2
     for budget_ms, order in ((None, ["m2", "m1", "m0"]), (between, ["m1", "m0", "m2"])):
         assert first._order(settings(bundle_path, tmp_path, budget_ms=budget_ms)) == order
 
@@ -191,7 +197,7 @@ def test_a_mode_larger_than_the_limit_is_neither_measured_nor_served(bundle_path
     assert rows["m2"]["memory_mb"] > 0.05
     assert client.infer(headers={"WeNet-Mode": "m2"}).status_code == 404
     assert client.infer(headers={"WeNet-Min-Accuracy": "0.9"}).status_code == 422
-    assert client.infer().headers["wenet-mode"] == "m0"
+    assert client.infer().headers["wenet-mode"] in ("m0", "m1")  # whichever was measured to be faster stays
     daemon.runtime.close()
     assert open_cache(settings(bundle_path, tmp_path, engine="sim")).path  # the same device: what is known is kept
     with pytest.warns(UserWarning, match="measuring again"):  # now m2 is wanted as well
