@@ -97,7 +97,8 @@ class _Parts:
         border: Dict[str, NDArray[Any]] = {}
         nodes = block.nodes
         if len(shape) == 4:
-            border = {f"{BEFORE}.weight": _ones(shape[1]), f"{AFTER}.weight": _ones(made[1])}
+            ends = ((BEFORE, shape[1]), (AFTER, made[1]))
+            border = {f"{name}.weight": np.ones((channels, 1, 1, 1), np.float32) for name, channels in ends}
             nodes = _wrapped(block, shape[1], made[1])
         names = {node.name for node in nodes}
         supernet = self._supernet
@@ -227,10 +228,6 @@ def _cut(chain: List[List[NodeProto]]) -> List[List[List[NodeProto]]]:
         else:
             parts.append([unit])
     return parts
-
-
-def _ones(channels: int) -> NDArray[Any]:
-    return np.ones((channels, 1, 1, 1), np.float32)
 
 
 def _wrapped(block: _Block, inputs: int, outputs: int) -> List[NodeProto]:

@@ -196,8 +196,7 @@ class Graph:
         values: Dict[str, NDArray[Any]] = {}
         for value in self.inputs:
             kind = value.type.tensor_type
-            sizes = [1, *(size.dim_value for size in kind.shape.dim)][: len(kind.shape.dim) + 1]
-            shape = (1, *sizes[2:])
+            shape = (1, *[size.dim_value for size in kind.shape.dim][1:])
             if not all(shape):
                 raise ValueError(f"input '{value.name}' has no fixed size: {shape}")
             dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
