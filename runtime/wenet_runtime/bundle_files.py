@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Dict, Mapping
 
 from wenet_runtime.bundle import MANIFEST, FileEntry, Manifest, encode_manifest
 from wenet_runtime.errors import BundleError
-from wenet_runtime.files import sync_directory, write_atomic
+from wenet_runtime.files import swap_in, write_atomic
 
 
 def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> str:
@@ -46,23 +45,8 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
             write_atomic(target, data)
         write_atomic(staging / MANIFEST, encoded)
         staging.chmod(0o755)
-        _swap_in(staging, path)
+        swap_in(staging, path)
     except BaseException:
         shutil.rmtree(str(staging), ignore_errors=True)
         raise
     return hashlib.sha256(encoded).hexdigest()
-
-
-def _swap_in(staging: Path, path: Path) -> None:
-    """Rename `staging` to `path`. A directory cannot replace a full one, so the old one steps aside first."""
-    aside = staging.with_name(staging.name + ".old")
-    if path.exists():
-        os.rename(str(path), str(aside))  # noqa: PTH104
-    try:
-        os.rename(str(staging), str(path))  # noqa: PTH104
-    except OSError:
-        if aside.exists():
-            os.rename(str(aside), str(path))  # noqa: PTH104
-        raise
-    sync_directory(path.parent)
-    shutil.rmtree(str(aside), ignore_errors=True)

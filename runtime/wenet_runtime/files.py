@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -38,3 +39,18 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         Path(temporary).unlink()
         raise
     sync_directory(path.parent)
+
+
+def swap_in(staging: Path, path: Path) -> None:
+    """Rename `staging` to `path`. A directory cannot replace a full one, so the old one steps aside first."""
+    aside = staging.with_name(staging.name + ".old")
+    if path.exists():
+        os.rename(str(path), str(aside))  # noqa: PTH104
+    try:
+        os.rename(str(staging), str(path))  # noqa: PTH104
+    except OSError:
+        if aside.exists():
+            os.rename(str(aside), str(path))  # noqa: PTH104
+        raise
+    sync_directory(path.parent)
+    shutil.rmtree(str(aside), ignore_errors=True)

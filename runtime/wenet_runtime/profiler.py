@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from wenet_runtime.bundle import Accuracy, Mode
 from wenet_runtime.engines.base import Backend, Engine, Tensors
+from wenet_runtime.errors import EngineError
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.profile import Profile, profile_of
 
@@ -68,7 +69,10 @@ def quickest_ms(
     Returns:
         (len(graphs),) milliseconds.
     """
-    inputs = graphs[0].one_row(np.random.default_rng(0))
+    try:
+        inputs = graphs[0].one_row(np.random.default_rng(0))
+    except ValueError as error:
+        raise EngineError(f"this network cannot be tried: {error}") from None
     with ExitStack() as opened:
         engines: Dict[str, Engine] = {}
         for number, graph in enumerate(graphs):

@@ -11,10 +11,10 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper
 
 from wenet_runtime.bundle import TensorSpec
-from wenet_runtime.lowering.graph import IR_VERSION, OPSET
+from wenet_runtime.lowering.graph import Graph
 from wenet_runtime.materialize import Supernet, lower
 
 MOST_LAYERS = 3  # a longer chain is cut where no shuffle joins it
@@ -194,17 +194,9 @@ class _Parts:
         read = {name for node in nodes for name in node.input} - set(border)
         own = self._supernet.weights
         small = {name: value for name, value in self._graph.numbers.items() if name in read and name not in own}
-        graph = helper.make_graph(
-            list(nodes),
-            "segment",
-            [helper.make_tensor_value_info(source, TensorProto.FLOAT, ["batch", *shape[1:]])],
-            [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)],
-            [numpy_helper.from_array(value, name) for name, value in small.items()],
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
-        model.ir_version = IR_VERSION
-        data: bytes = model.SerializeToString()
-        return data
+        given = helper.make_tensor_value_info(source, TensorProto.FLOAT, ["batch", *shape[1:]])
+        made = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)
+        return Graph(nodes, small, [given], [made]).to_bytes()
 
     def _signature(self, nodes: Sequence[NodeProto], shape: Tuple[int, ...]) -> str:
         """Operators, attributes and shapes, without names."""

@@ -1,6 +1,7 @@
 """Writing a bundle: all of it in place at once, or nothing changed."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Dict
 
@@ -76,7 +77,7 @@ def test_a_failure_leaves_the_older_bundle_and_nothing_beside_it(
 def test_a_failure_to_move_in_puts_the_older_bundle_back(
     bundle: Bundle, own_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rename = bundle_files.os.rename
+    rename = os.rename
     asked = []
 
     def second_fails(source: str, target: str) -> None:
@@ -85,7 +86,7 @@ def test_a_failure_to_move_in_puts_the_older_bundle_back(
             raise OSError(5, "Input/output error")
         rename(source, target)
 
-    monkeypatch.setattr(bundle_files.os, "rename", second_fails)
+    monkeypatch.setattr(os, "rename", second_fails)
     with pytest.raises(OSError, match="Input/output"):
         write_bundle(own_bundle, dataclasses.replace(bundle.manifest, model="other"), files_of(bundle))
     assert Bundle(own_bundle).manifest.model == "tiny"

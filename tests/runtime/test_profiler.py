@@ -117,3 +117,11 @@ def test_a_network_that_does_not_build_leaves_no_engine_open() -> None:
     with pytest.raises(EngineError, match="this one not"):
         quickest_ms(Backend(), [graph, graph, graph])  # type: ignore[arg-type]
     assert opened == []
+
+
+def test_a_network_whose_sizes_are_open_cannot_be_tried() -> None:
+    net = Net(16)
+    graph = net.graph([net.op("Relu", ["input"], "r")])
+    graph.inputs[0].type.tensor_type.shape.dim[2].dim_param = "height"
+    with pytest.raises(EngineError, match="no fixed size"):
+        quickest_ms(None, [graph])  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wenet_runtime.bundle import Bundle, Manifest, Mode
-from wenet_runtime.files import sync_directory, write_atomic
+from wenet_runtime.files import swap_in, sync_directory, write_atomic
 from wenet_trainer import triton
 from wenet_trainer.errors import ExportError
 from wenet_trainer.progress import tqdm
@@ -49,7 +49,7 @@ def export_standalone(bundle: Bundle, out: Path, *, quiet: bool = False) -> tupl
         staging = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
         try:
             _write(bundle, staging, quiet)
-            _swap_in(staging, place)
+            swap_in(staging, place)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
@@ -141,18 +141,3 @@ def _entry(manifest: Manifest, mode: Mode, data: bytes) -> dict[str, Any]:
         "precision": mode.precision,
         "groups": dict(mode.groups),
     }
-
-
-def _swap_in(staging: Path, place: Path) -> None:
-    """Rename `staging` to `place`. A directory cannot replace a full one, so an older one steps aside first."""
-    aside = staging.with_name(f"{staging.name}.old")
-    if place.exists():
-        place.rename(aside)
-    try:
-        staging.rename(place)
-    except OSError:
-        if aside.exists():
-            aside.rename(place)
-        raise
-    sync_directory(place.parent)
-    shutil.rmtree(aside, ignore_errors=True)

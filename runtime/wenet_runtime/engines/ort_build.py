@@ -109,10 +109,7 @@ def _with_numbers_outside(graph: Graph) -> Tuple[onnx.ModelProto, Mapping[str, N
         else:
             numbers[name] = value
             initializers.append(_reference(name, helper.np_dtype_to_tensor_dtype(value.dtype), value))
-    made = helper.make_graph(graph.nodes, "wenet", graph.inputs, graph.outputs, initializer=initializers)
-    model = helper.make_model(made, producer_name="wenet-runtime", opset_imports=[helper.make_opsetid("", OPSET)])
-    model.ir_version = IR_VERSION
-    return model, numbers
+    return graph.to_model(initializers), numbers
 
 
 def _reference(name: str, data_type: int, value: NDArray[Any]) -> TensorProto:

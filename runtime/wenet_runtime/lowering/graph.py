@@ -212,11 +212,15 @@ class Graph:
         initializers = [
             numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in self.read_numbers().items()
         ]
+        data: bytes = self.to_model(initializers).SerializeToString()
+        return data
+
+    def to_model(self, initializers: Sequence[onnx.TensorProto]) -> onnx.ModelProto:
+        """The model with these as its numbers, opset 13."""
         graph = helper.make_graph(self.nodes, "wenet", self.inputs, self.outputs, initializer=initializers)
         model = helper.make_model(graph, producer_name="wenet-runtime", opset_imports=[helper.make_opsetid("", OPSET)])
         model.ir_version = IR_VERSION
-        data: bytes = model.SerializeToString()
-        return data
+        return model
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
