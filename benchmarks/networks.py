@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from wenet_runtime.materialize import Supernet
 from wenet_trainer.cost import measure_costs
-from wenet_trainer.layers import SwitchableBatchNorm2d
 from wenet_trainer.models import build
 from wenet_trainer.models.digits_resnet import Bottleneck
 from wenet_trainer.models.efficientnet import MBConv
 from wenet_trainer.models.mobilenet_v2 import InvertedResidual
+from wenet_trainer.norms import BatchNorm, SwitchableBatchNorm
 from wenet_trainer.space import SearchSpace
 from wenet_trainer.supernet import fixed_norms, set_active, switchable_norms
 from wenet_trainer.topology import describe
@@ -41,7 +41,7 @@ def make_torch(name: str, seed: int = 0) -> nn.Module:
         for module in net.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            elif isinstance(module, nn.BatchNorm2d):
+            elif isinstance(module, BatchNorm):
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.uniform_(-0.3, 0.3)
         for module in net.modules():
@@ -85,7 +85,7 @@ def macs(net: nn.Module, groups: Mapping[str, int], size: int = 224) -> int:
     return measure_costs(net, (3, size, size)).macs(groups)
 
 
-def _last_norms(block: Bottleneck | InvertedResidual | MBConv) -> list[nn.BatchNorm2d]:
+def _last_norms(block: Bottleneck | InvertedResidual | MBConv) -> list[BatchNorm]:
     """Every pattern's norm at the end of a residual block's branch."""
     branch = block.bn3 if isinstance(block, Bottleneck) else block
     *_, last = switchable_norms(branch).values()
@@ -99,11 +99,11 @@ def _settle(net: nn.Module, seed: int) -> None:
     would be left, and the answers would not depend on the image. Where another configuration brings a norm
     more than the one before did its statistics grow with it, or the signal would explode and rounding with it.
     """
-    met: dict[nn.BatchNorm2d, float] = {}
+    met: dict[BatchNorm, float] = {}
 
     def settle(module: nn.Module, inputs: tuple[Tensor]) -> None:
-        norm = module.active_norm() if isinstance(module, SwitchableBatchNorm2d) else module
-        assert isinstance(norm, nn.BatchNorm2d)
+        norm = module.active_norm() if isinstance(module, SwitchableBatchNorm) else module
+        assert isinstance(norm, BatchNorm)
         assert norm.running_mean is not None
         assert norm.running_var is not None
         square = float(inputs[0].square().mean())
@@ -116,7 +116,7 @@ def _settle(net: nn.Module, seed: int) -> None:
             norm.running_var.mul_(square / met[norm])
             met[norm] = square
 
-    norms: dict[str, nn.BatchNorm2d] = {**switchable_norms(net), **fixed_norms(net)}
+    norms: dict[str, BatchNorm] = {**switchable_norms(net), **fixed_norms(net)}
     hooks = [norm.register_forward_pre_hook(settle) for norm in norms.values()]
     space, rng = SearchSpace.of(net), random.Random(seed)
     for config in (*space.uniforms(), *(space.sample(rng) for _ in range(MIXED))):

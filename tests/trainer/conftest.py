@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from wenet_trainer.models import build
+from wenet_trainer.norms import BatchNorm
 
 
 def lively(name: str) -> nn.Module:
@@ -13,7 +14,7 @@ def lively(name: str) -> nn.Module:
     net = build(name)
     with torch.no_grad():
         for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, BatchNorm):
                 module.weight.uniform_(0.5, 1.5)
                 module.bias.normal_(0, 0.3)
                 module.running_mean.normal_(0, 0.3)

@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from wenet_trainer.errors import NetworkError
 from wenet_trainer.layers import (
     ChannelShuffle,
-    SwitchableBatchNorm2d,
     WeightEnabledConv2d,
     WeightEnabledLinear,
     allowed_groups,
     block_diagonal,
 )
+from wenet_trainer.norms import SwitchableBatchNorm2d
 
 
 def mask_of(out_channels: int, in_channels: int, groups: int) -> torch.Tensor:

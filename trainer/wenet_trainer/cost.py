@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wenet_trainer.layers import SwitchableBatchNorm2d, WeightEnabled
+from wenet_trainer.layers import WeightEnabled
+from wenet_trainer.norms import SwitchableBatchNorm
 from wenet_trainer.supernet import weight_enabled
 
 
@@ -89,7 +90,7 @@ def measure_costs(net: nn.Module, input_shape: tuple[int, ...]) -> Costs:
             fixed_macs += positions[name] * module.weight.numel()
     in_use = {id(p) for module in switched.values() for p in module.parameters()}
     for module in net.modules():
-        if isinstance(module, SwitchableBatchNorm2d):
+        if isinstance(module, SwitchableBatchNorm):
             in_use |= {id(p) for level, norm in module.norms() if level > 1 for p in norm.parameters()}
     fixed_params = sum(p.numel() for p in net.parameters() if id(p) not in in_use)
     return Costs(layers, fixed_macs, fixed_params)

@@ -1,11 +1,10 @@
 """The weight-enabled layers of WeNet: their active weights are the block diagonal of one full weight.
 
 A pattern (`groups`) enables 1/groups of a layer's weights (paper III-A, III-B). The enabled part is
-copied out, never masked, so time and gradients shrink with it. Channel shuffle (III-B) and switchable
-batch norm (III-C) stand here too, because they only make sense beside these layers.
+copied out, never masked, so time and gradients shrink with it. The channel shuffle between two of them
+(III-B) stands here too.
 """
 
-from collections.abc import Iterator
 from math import gcd
 
 import torch
@@ -62,13 +61,14 @@ class WeightEnabledConv2d(nn.Conv2d):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
-        padding: int = 0,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
         bias: bool = False,
         max_groups: int = MAX_GROUPS,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=bias)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=bias)
         self.groups_allowed = allowed_groups(in_channels, out_channels, max_groups)
         self.active_groups = 1
 
@@ -139,44 +139,3 @@ class ChannelShuffle(nn.Module):
     def extra_repr(self) -> str:
         """What the printed network shows."""
         return f"{self.channels}, groups={self.groups}"
-
-
-class SwitchableBatchNorm2d(nn.BatchNorm2d):
-    """A batch norm per weight-enabling pattern (paper III-C), switched by the layer that feeds it.
-
-    It is itself the norm of pattern 1, so the full network's parameter names stay those of a plain
-    network; `patterns` holds the others. It may stand behind a depthwise convolution: `fed_by` is the
-    weight-enabled layer whose pattern decides, not the module just before it.
-    """
-
-    def __init__(self, channels: int, *, fed_by: WeightEnabled, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        super().__init__(channels, eps=eps, momentum=momentum)
-        # In a tuple, so that it is no submodule (its weights are not ours), yet deepcopy follows it.
-        self._fed_by = (fed_by,)
-        self.patterns = nn.ModuleDict(
-            {str(level): nn.BatchNorm2d(channels, eps, momentum) for level in fed_by.groups_allowed if level > 1}
-        )
-
-    @property
-    def fed_by(self) -> WeightEnabled:
-        """The weight-enabled layer whose active pattern decides."""
-        return self._fed_by[0]
-
-    def norms(self) -> Iterator[tuple[int, nn.BatchNorm2d]]:
-        """Every pattern's batch norm, with pattern 1 being this module."""
-        yield 1, self
-        for level, norm in self.patterns.items():
-            assert isinstance(norm, nn.BatchNorm2d)
-            yield int(level), norm
-
-    def active_norm(self) -> nn.BatchNorm2d:
-        """The batch norm that the next forward uses; may be this module itself."""
-        return dict(self.norms())[self.fed_by.active_groups]
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) → the same, normalised with the active pattern's parameters."""
-        groups = self.fed_by.active_groups
-        if groups == 1:
-            return super().forward(input)
-        out: Tensor = self.patterns[str(groups)](input)
-        return out

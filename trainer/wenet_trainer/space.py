@@ -8,7 +8,7 @@ from torch import nn
 
 from wenet_trainer.errors import NetworkError
 from wenet_trainer.layers import clip_groups
-from wenet_trainer.supernet import layer_blocks, weight_enabled
+from wenet_trainer.supernet import Flexible, layer_blocks, weight_enabled
 
 GRANULARITIES = ("layer", "block")
 
@@ -59,6 +59,8 @@ class SearchSpace:
         """The space of a supernet, with one knob per layer or per residual block."""
         if granularity not in GRANULARITIES:
             raise NetworkError(f"unknown granularity '{granularity}': known are {', '.join(GRANULARITIES)}")
+        if isinstance(net, Flexible):
+            return cls(net.levels, tuple((name,) for name in net.levels))
         allowed = {name: layer.groups_allowed for name, layer in weight_enabled(net).items()}
         if not allowed:
             raise NetworkError("the network has no weight-enabled layers: convert it or build it with them")

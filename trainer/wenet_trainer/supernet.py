@@ -1,11 +1,33 @@
-"""A supernet is any `nn.Module` with weight-enabled layers; here they are found, named and switched."""
+"""A supernet is any `nn.Module` with weight-enabled layers; here they are found, named and switched.
+
+A network that is flexible in another way (`peers/`) says itself what it can be: see `Flexible`.
+"""
 
 from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 
 from wenet_trainer.errors import NetworkError
-from wenet_trainer.layers import ChannelShuffle, SwitchableBatchNorm2d, WeightEnabled
+from wenet_trainer.layers import ChannelShuffle, WeightEnabled
+from wenet_trainer.norms import BatchNorm, SwitchableBatchNorm
+
+
+@runtime_checkable
+class Flexible(Protocol):
+    """A network whose sub-networks are not weight-enabling patterns, but can be trained and compared alike.
+
+    Attributes:
+        levels: what may be chosen → its levels, ascending from 1 = the full network; a higher one is cheaper.
+    """
+
+    levels: Mapping[str, tuple[int, ...]]
+
+    def activate(self, config: Mapping[str, int]) -> None:
+        """Let the next forward run this sub-network: a level for each name in `levels`."""
+
+    def norms_in_use(self) -> dict[str, BatchNorm]:
+        """The batch norms that the next forward uses, by module name."""
 
 
 def weight_enabled(net: nn.Module) -> dict[str, WeightEnabled]:
@@ -13,18 +35,18 @@ def weight_enabled(net: nn.Module) -> dict[str, WeightEnabled]:
     return {name: module for name, module in net.named_modules() if isinstance(module, WeightEnabled)}
 
 
-def switchable_norms(net: nn.Module) -> dict[str, SwitchableBatchNorm2d]:
+def switchable_norms(net: nn.Module) -> dict[str, SwitchableBatchNorm]:
     """Switchable batch norms by module name."""
-    return {name: module for name, module in net.named_modules() if isinstance(module, SwitchableBatchNorm2d)}
+    return {name: module for name, module in net.named_modules() if isinstance(module, SwitchableBatchNorm)}
 
 
-def fixed_norms(net: nn.Module) -> dict[str, nn.BatchNorm2d]:
+def fixed_norms(net: nn.Module) -> dict[str, BatchNorm]:
     """Batch norms that no weight-enabled layer switches, by module name."""
     owned = {id(norm) for switch in switchable_norms(net).values() for _, norm in switch.norms()}
     return {
         name: module
         for name, module in net.named_modules()
-        if isinstance(module, nn.BatchNorm2d) and id(module) not in owned
+        if isinstance(module, BatchNorm) and id(module) not in owned
     }
 
 
@@ -39,6 +61,9 @@ def set_active(net: nn.Module, config: Mapping[str, int]) -> None:
     Raises:
         NetworkError: the configuration does not name exactly the network's weight-enabled layers.
     """
+    if isinstance(net, Flexible):
+        net.activate(config)
+        return
     layers = weight_enabled(net)
     if set(config) != set(layers):
         missing, unknown = sorted(set(layers) - set(config)), sorted(set(config) - set(layers))
@@ -50,8 +75,10 @@ def set_active(net: nn.Module, config: Mapping[str, int]) -> None:
         layer.set_groups(config[name])
 
 
-def active_norms(net: nn.Module) -> dict[str, nn.BatchNorm2d]:
+def active_norms(net: nn.Module) -> dict[str, BatchNorm]:
     """The batch norms that the next forward uses, by module name: active patterns and fixed norms."""
+    if isinstance(net, Flexible):
+        return net.norms_in_use()
     names = {id(module): name for name, module in net.named_modules()}
     active = [norm.active_norm() for norm in switchable_norms(net).values()]
     return {names[id(norm)]: norm for norm in [*active, *fixed_norms(net).values()]}

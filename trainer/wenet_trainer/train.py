@@ -90,7 +90,8 @@ def train_epoch(
     torch.manual_seed(recipe.seed * 1_000_003 + epoch)
     rng = random.Random(f"{recipe.seed}/{epoch}")
     sampler = Sampler.of(net, recipe.samples, recipe.sampling)
-    images = source.train(epoch)
+    view = source.train(epoch)
+    images = view.first(len(view))
     inputs, labels = normalise(images.pixels, source.preprocess), torch.from_numpy(images.labels)
     steps = len(images) // recipe.batch  # a short last batch would count too much
     if steps == 0:

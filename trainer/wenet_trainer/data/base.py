@@ -1,5 +1,6 @@
-"""What every data source gives: labelled uint8 images per split, and how they become the input."""
+"""What every data source gives: labelled uint8 images per split, read when needed, and how they become the input."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -42,10 +43,27 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def load(self, rows: Sequence[int] | slice) -> "Images":
+        """These images, in this order."""
+        origins = None if self.origins is None else self.origins[rows]
+        return Images(self.pixels[rows], self.labels[rows], origins)
+
     def first(self, count: int) -> "Images":
         """The first `count` images."""
-        origins = None if self.origins is None else self.origins[:count]
-        return Images(self.pixels[:count], self.labels[:count], origins)
+        return self.load(slice(count))
+
+
+class View(Protocol):
+    """Images that may lie on disk until they are asked for; `Images` is the view whose images are here already."""
+
+    def __len__(self) -> int:
+        """How many images there are."""
+
+    def load(self, rows: Sequence[int] | slice) -> Images:
+        """Read these images, in this order. Raises `DataError`, which names the file, if one cannot be read."""
+
+    def first(self, count: int) -> Images:
+        """Read the first `count` images, or all if there are fewer."""
 
 
 class Source(Protocol):
@@ -59,14 +77,14 @@ class Source(Protocol):
     def labels(self) -> tuple[str, ...]:
         """Names of the classes."""
 
-    def train(self, epoch: int) -> Images:
-        """The training images of one epoch; drawn anew for each."""
+    def train(self, epoch: int) -> View:
+        """The training images of one epoch, in a fresh order; synthetic ones are drawn anew."""
 
-    def validation(self) -> Images:
-        """Images for the search and for the accuracies in a bundle."""
+    def validation(self) -> View:
+        """Images for the search and for the accuracies in a bundle, in an order that mixes the classes."""
 
-    def test(self, *, clean: bool = False) -> Images:
-        """Images nobody chose anything by; `clean` without clutter and noise."""
+    def test(self) -> View:
+        """Images nobody chose anything by."""
 
 
 def input_shape(source: Source) -> tuple[int, int, int]:

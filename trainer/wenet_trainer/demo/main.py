@@ -12,6 +12,7 @@ from wenet_trainer.checkpoint import FILE as CHECKPOINT
 from wenet_trainer.checkpoint import read_checkpoint
 from wenet_trainer.data import open_source
 from wenet_trainer.data.base import Images, write_pngs
+from wenet_trainer.data.digits import Digits
 from wenet_trainer.demo.budgets import HEADROOM, Outcome, Shown, end_to_end_ms, post_all
 from wenet_trainer.demo.contention import timeline
 from wenet_trainer.demo.daemon import Client, Daemon
@@ -42,6 +43,8 @@ def demo(out: Path, recipe: Recipe | None = None) -> None:
     began = time.monotonic()
     bundle = _road(out, recipe, console)
     source = open_source(recipe.data, recipe.seed)
+    if not isinstance(source, Digits):
+        raise DemoError(f"the demo is about the digits, not '{recipe.data}'")
     images = _write_images(out / "images", source.test())
     clean = _shown(source.test(clean=True), out / "images" / "clean")
     options = ["--engine-core", str(ENGINE_CORE), "--cache-dir", str(out / "cache")]

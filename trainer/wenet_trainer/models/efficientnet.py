@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from wenet_trainer.layers import ChannelShuffle, SwitchableBatchNorm2d, WeightEnabledConv2d
+from wenet_trainer.layers import ChannelShuffle, WeightEnabledConv2d
+from wenet_trainer.norms import SwitchableBatchNorm2d
 
 STEM, HEAD = 32, 1280
 # (expansion, kernel, stride of the first, output channels, blocks): table 1 of the EfficientNet paper.

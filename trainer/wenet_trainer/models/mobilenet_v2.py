@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from wenet_trainer.layers import ChannelShuffle, SwitchableBatchNorm2d, WeightEnabledConv2d
+from wenet_trainer.layers import ChannelShuffle, WeightEnabledConv2d
+from wenet_trainer.norms import SwitchableBatchNorm2d
 
 STEM, HEAD = 32, 1280
 # (expansion, output channels, blocks, stride of the first): table 2 of the MobileNet-V2 paper.

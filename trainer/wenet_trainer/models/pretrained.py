@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from wenet_trainer.errors import NetworkError
-from wenet_trainer.layers import ChannelShuffle, SwitchableBatchNorm2d
+from wenet_trainer.layers import ChannelShuffle
+from wenet_trainer.norms import SwitchableBatchNorm
 from wenet_trainer.supernet import switchable_norms
 
 NAMED = 5
@@ -73,10 +74,10 @@ def _stored_orders(net: nn.Module) -> dict[str, Tensor]:
     for module in net.modules():  # in the order in which they were assigned
         if isinstance(module, nn.Conv2d | nn.Linear):
             layer, norm = module, None
-        elif isinstance(module, SwitchableBatchNorm2d):
+        elif isinstance(module, SwitchableBatchNorm):
             norm = module
         elif isinstance(module, ChannelShuffle):
-            if not isinstance(norm, SwitchableBatchNorm2d) or norm.fed_by is not layer:
+            if not isinstance(norm, SwitchableBatchNorm) or norm.fed_by is not layer:
                 raise NetworkError(
                     f"it cannot be told which layer the shuffle '{names[module]}' follows: "
                     "assign the layer, its norm and the shuffle in this order"

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from wenet_trainer.layers import ChannelShuffle, SwitchableBatchNorm2d, WeightEnabledConv2d, WeightEnabledLinear
+from wenet_trainer.layers import ChannelShuffle, WeightEnabledConv2d, WeightEnabledLinear
+from wenet_trainer.norms import SwitchableBatchNorm2d
 
 
 class DepthwiseBlock(nn.Module):
