@@ -61,6 +61,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.overhead --out out/benchmarks/overhead.json
 	$(BIN)/python -m benchmarks.lowering --out out/benchmarks/lowering.json
 	$(BIN)/python -m benchmarks.loading --out out/benchmarks/loading.json
+	$(BIN)/python -m benchmarks.grouped_gemm --out out/benchmarks/grouped_gemm.json
 	$(BIN)/python -m benchmarks.report out/benchmarks/*.json
 
 clean:

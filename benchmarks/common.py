@@ -16,7 +16,18 @@ from typing import Any
 from wenet_runtime.device import this_device
 from wenet_runtime.files import write_atomic
 
-PACKAGES = ("wenet-runtime", "numpy", "onnxruntime", "fastapi", "starlette", "uvicorn", "httptools", "uvloop")
+PACKAGES = (
+    "wenet-runtime",
+    "wenet-trainer",
+    "numpy",
+    "torch",
+    "onnxruntime",
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "httptools",
+    "uvloop",
+)
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -49,6 +60,11 @@ def reported(value: float, unit: str, how: str) -> Figure:
 def at_most(value: float, limit: float, unit: str, how: str) -> Figure:
     """A figure that is good when it does not exceed `limit`."""
     return Figure(value, unit, f"<= {limit:g}", value <= limit, how)
+
+
+def at_least(value: float, limit: float, unit: str, how: str) -> Figure:
+    """A figure that is good when it reaches `limit`."""
+    return Figure(value, unit, f">= {limit:g}", value >= limit, how)
 
 
 Measured = tuple[Mapping[str, Figure], Mapping[str, Any]]

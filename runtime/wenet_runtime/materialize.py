@@ -9,13 +9,13 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, helper
 
 from wenet_runtime.bundle import Bundle, Layer, Norm, Shuffle, TensorSpec
 from wenet_runtime.errors import BundleError
 from wenet_runtime.lowering.fold_batchnorm import fold_batchnorms
 from wenet_runtime.lowering.fold_shuffle import fold_shuffle
-from wenet_runtime.lowering.graph import Graph, set_attribute
+from wenet_runtime.lowering.graph import Graph, attribute, set_attribute
+from wenet_runtime.lowering.images import as_convolution, keep_images
 from wenet_runtime.lowering.precision import apply
 from wenet_runtime.lowering.ranges import split_statistics
 
@@ -135,6 +135,7 @@ def lower(
             count = counts[layer.name]
             _enable(graph, layer, count, _emitted(layer, count, emitted or {}), weights)
         if fold:
+            keep_images(graph)
             fold_batchnorms(graph)
             for shuffle in supernet.shuffles:
                 fold_shuffle(graph, graph.node(shuffle.node))
@@ -199,26 +200,11 @@ def _enable(graph: Graph, layer: Layer, groups: int, emitted: int, weights: Mapp
         set_attribute(node, "group", emitted)
         graph.own_number(node, 1, enabled)
     elif layer.kind == "linear" and node.op_type == "Gemm":
+        if attribute(node, "transA", 0) or not attribute(node, "transB", 0):
+            raise BundleError(f"layer '{layer.name}' does not read (batch, in) by (out, in): export the bundle again")
         if emitted == 1:
             graph.own_number(node, 1, enabled)
         else:
-            _grouped_linear(graph, node, layer, enabled, emitted)
+            as_convolution(graph, node, enabled, emitted)
     else:
         raise BundleError(f"layer '{layer.name}' is a {node.op_type} and not a {layer.kind}: export the bundle again")
-
-
-def _grouped_linear(graph: Graph, node: NodeProto, layer: Layer, weight: NDArray[Any], groups: int) -> None:
-    """Replace a Gemm by a grouped 1×1 convolution on a 1×1 image, which every engine has."""
-    shape = f"{node.name}.shape"
-    graph.numbers[shape] = np.array([-1, layer.in_channels, 1, 1], dtype=np.int64)
-    image, result = f"{node.name}.image", f"{node.name}.result"
-    graph.own_number(node, 1, weight.reshape(weight.shape + (1, 1)))
-    inputs = [image, node.input[1]]
-    if layer.bias is not None:
-        inputs.append(layer.bias)
-    grouped = [
-        helper.make_node("Reshape", [node.input[0], shape], [image], name=f"{node.name}.reshape"),
-        helper.make_node("Conv", inputs, [result], name=node.name, group=groups, kernel_shape=[1, 1]),
-        helper.make_node("Flatten", [result], list(node.output), name=f"{node.name}.flatten", axis=1),
-    ]
-    graph.replace(node, grouped)

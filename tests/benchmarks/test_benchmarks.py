@@ -13,7 +13,7 @@ from benchmarks.report import table
 from tests.supernets import write_test_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("switching", "overhead", "lowering", "loading")
+NAMES = ("switching", "overhead", "lowering", "loading", "grouped_gemm")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -42,6 +42,16 @@ class Net:
             names.append(self.number(f"{name}.b", self.random.normal(0, 1, outputs).astype(np.float32)))
         return self.op("Conv", names, name, group=groups, kernel_shape=[1, 1])
 
+    def linear(
+        self, x: str, name: str, inputs: int, outputs: int, *, bias: bool = True, turned: bool = False, alpha: float = 1
+    ) -> str:
+        """A matrix product; its weight is (out, in), or (in, out) if `turned`."""
+        weight = self.random.normal(0, inputs**-0.5, (outputs, inputs)).astype(np.float32)
+        names = [x, self.number(f"{name}.w", np.ascontiguousarray(weight.T) if turned else weight)]
+        if bias:
+            names.append(self.number(f"{name}.b", self.random.normal(0, 1, outputs).astype(np.float32)))
+        return self.op("Gemm", names, name, transB=int(not turned), alpha=float(alpha))
+
     def depthwise(self, x: str, name: str, channels: int) -> str:
         weight = self.random.normal(0, 0.5, (channels, 1, 3, 3)).astype(np.float32)
         bias = self.random.normal(0, 1, channels).astype(np.float32)

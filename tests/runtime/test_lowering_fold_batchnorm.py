@@ -1,4 +1,4 @@
-"""Batch norms vanish into the convolution before them, where nothing else sees its result."""
+"""Batch norms vanish into the layer before them, where nothing else sees its result."""
 
 import numpy as np
 import pytest
@@ -26,6 +26,27 @@ def test_a_depthwise_convolution_takes_its_batch_norm_in() -> None:
     fold_batchnorms(graph)
     assert kinds(graph) == ["Conv", "Relu"]
     assert same(answers(graph), before)
+
+
+@pytest.mark.parametrize("turned", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_matrix_product_takes_its_batch_norm_in(bias: bool, turned: bool) -> None:
+    net = Net()
+    x = net.op("Flatten", [net.op("GlobalAveragePool", ["input"], "pool")], "rows", axis=1)
+    x = net.norm(net.linear(x, "fc", 16, 24, bias=bias, turned=turned), "bn", 24)
+    graph = net.graph([net.op("Relu", [x], "relu")])
+    before = answers(graph)
+    fold_batchnorms(graph)
+    assert kinds(graph) == ["GlobalAveragePool", "Flatten", "Gemm", "Relu"]
+    assert same(answers(graph), before)
+
+
+def test_a_matrix_product_that_scales_is_left_alone() -> None:
+    net = Net()
+    x = net.op("Flatten", [net.op("GlobalAveragePool", ["input"], "pool")], "rows", axis=1)
+    graph = net.graph([net.norm(net.linear(x, "fc", 16, 24, alpha=2), "bn", 24)])
+    fold_batchnorms(graph)
+    assert kinds(graph)[-2:] == ["Gemm", "BatchNormalization"]
 
 
 def test_a_batch_norm_that_is_the_model_s_output_keeps_the_output_s_name() -> None:

@@ -4,8 +4,9 @@ from typing import Callable, Tuple
 
 import numpy as np
 import pytest
+from onnx import helper
 
-from tests.runtime.nets import Net, answers, kinds, same
+from tests.runtime.nets import SIDE, Net, answers, kinds, same
 from wenet_runtime.lowering.fold_shuffle import fold_shuffle
 from wenet_runtime.lowering.graph import Graph
 
@@ -85,6 +86,34 @@ def two_convolutions_without_bias(net: Net) -> str:
     return net.conv(x, "b", 16, 32, groups=4, bias=False)
 
 
+def rows(net: Net) -> str:
+    """The input's channels, (batch, 16)."""
+    return net.op("Flatten", [net.op("GlobalAveragePool", ["input"], "rows.pool")], "rows", axis=1)
+
+
+def image_conv(net: Net, x: str, groups: int) -> str:
+    """A grouped linear layer as it is emitted."""
+    image = net.op("Reshape", [x, net.number("image.shape", np.array([0, 16, 1, 1]))], "image")
+    return net.op("Flatten", [net.conv(image, "grouped", 16, 16, groups=groups)], "grouped.row", axis=1)
+
+
+def into_a_linear_layer(net: Net) -> str:
+    x = net.shuffle(net.conv("input", "a", 16, 16, groups=4), "shuffle", 16)
+    x = net.op("Flatten", [net.op("GlobalAveragePool", [x], "pool")], "flatten", axis=1)
+    return net.linear(x, "gemm", 16, 3)
+
+
+def between_linear_layers_of_either_form(net: Net) -> str:
+    x = net.op("Relu", [net.linear(rows(net), "a", 16, 16, turned=True)], "relu")
+    x = net.shuffle(x, "shuffle", 16)
+    return net.linear(image_conv(net, x, 4), "b", 16, 8)
+
+
+def behind_a_grouped_linear_layer(net: Net) -> str:
+    x = net.op("Relu", [image_conv(net, rows(net), 4)], "relu")
+    return net.linear(net.shuffle(x, "shuffle", 16), "b", 16, 8, bias=False, turned=True)
+
+
 @pytest.mark.parametrize(
     "case",
     [
@@ -99,6 +128,9 @@ def two_convolutions_without_bias(net: Net) -> str:
         groups_that_the_order_does_not_leave,
         groups_that_the_order_does_not_leave_after_it,
         two_convolutions_without_bias,
+        into_a_linear_layer,
+        between_linear_layers_of_either_form,
+        behind_a_grouped_linear_layer,
     ],
 )
 def test_it_folds(case: Case) -> None:
@@ -126,11 +158,36 @@ def an_output_behind_an_activation(net: Net) -> str:
     return net.op("Relu", [x], "relu")
 
 
-def into_a_linear_layer(net: Net) -> str:
+def into_a_linear_layer_over_positions(net: Net) -> str:
     x = net.shuffle(net.conv("input", "a", 16, 16, groups=4), "shuffle", 16)
-    x = net.op("Flatten", [net.op("GlobalAveragePool", [x], "pool")], "flatten", axis=1)
-    weight = net.number("gemm.w", net.random.normal(size=(3, 16)).astype(np.float32))
-    return net.op("Gemm", [x, weight], "gemm", transB=1)
+    return net.linear(net.op("Flatten", [x], "flatten", axis=1), "gemm", 16 * SIDE * SIDE, 3)
+
+
+def through_positions_made_channels(net: Net) -> str:
+    # Rows of 16 · 36 numbers are read as 36 rows of 16 channels: the order would reach across positions.
+    x = net.shuffle(net.conv("input", "a", 16, 16, groups=4), "shuffle", 16)
+    x = net.op("Flatten", [x], "flatten", axis=1)
+    x = net.op("Reshape", [x, net.number("shape", np.array([-1, 16, 1, 1]))], "image")
+    return net.conv(x, "b", 16, 16)
+
+
+def a_linear_layer_that_scales(net: Net) -> str:
+    x = net.op("GlobalAveragePool", [net.conv("input", "a", 16, 16, groups=4)], "pool")
+    x = net.shuffle(net.op("Flatten", [x], "flatten", axis=1), "shuffle", 16)
+    return net.linear(x, "gemm", 16, 3, alpha=0.5)
+
+
+def a_linear_layer_with_one_number_for_all(net: Net) -> str:
+    x = net.shuffle(net.linear(rows(net), "gemm", 16, 16), "shuffle", 16)
+    net.numbers["gemm.b"] = net.numbers["gemm.b"][:1]
+    return image_conv(net, x, 4)
+
+
+def a_linear_layer_whose_weight_is_computed(net: Net) -> str:
+    x = net.shuffle(net.linear(rows(net), "gemm", 16, 16), "shuffle", 16)
+    net.nodes[-2].input[1] = "computed"
+    net.nodes.insert(0, helper.make_node("Abs", ["gemm.w"], ["computed"], name="computed"))
+    return image_conv(net, x, 4)
 
 
 def a_sum_with_the_input(net: Net) -> str:
@@ -176,7 +233,11 @@ def a_normalisation_over_channels(net: Net) -> str:
         straight_from_the_input,
         straight_to_an_output,
         an_output_behind_an_activation,
-        into_a_linear_layer,
+        into_a_linear_layer_over_positions,
+        through_positions_made_channels,
+        a_linear_layer_that_scales,
+        a_linear_layer_with_one_number_for_all,
+        a_linear_layer_whose_weight_is_computed,
         a_sum_with_the_input,
         a_sum_with_a_number_per_channel,
         a_gate_of_one_channel,

@@ -9,7 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.runtime.nets import Net, answers, kinds, same
 from wenet_runtime.errors import BundleError
-from wenet_runtime.lowering.graph import IR_VERSION, OPSET, Graph, attribute, conv_groups, set_attribute
+from wenet_runtime.lowering.graph import IR_VERSION, OPSET, Graph, attribute, set_attribute
+from wenet_runtime.lowering.operators import layer_channels
 
 WEIGHT = np.ones((4, 4, 1, 1), np.float32)
 
@@ -37,7 +38,7 @@ def external(name: str = "weight") -> TensorProto:
 
 def test_open_numbers_are_filled_in() -> None:
     graph = parse(small_model(), weight=WEIGHT)
-    assert conv_groups(graph, graph.node("conv")) == (1, 4, 4)
+    assert layer_channels(graph, graph.node("conv")) == (1, 4, 4)
     assert answers(graph)["y"].shape == (2, 4, 6, 6)
 
 

@@ -9,7 +9,8 @@ import pytest
 from tests.supernets import SupernetBuilder, bottlenecks, images, make_supernet, random_groups, run, uniform
 from wenet_runtime.errors import EngineError
 from wenet_runtime.lowering.fold_shuffle import reduce_shuffles
-from wenet_runtime.lowering.graph import Graph, conv_groups
+from wenet_runtime.lowering.graph import Graph
+from wenet_runtime.lowering.operators import layer_channels
 from wenet_runtime.materialize import Supernet, lower, materialize
 from wenet_runtime.plan import Figures, Plan
 
@@ -30,7 +31,7 @@ class Clock:
         found = []
         for node in graph.nodes:
             if node.op_type == "Conv":
-                groups, inputs, outputs = conv_groups(graph, node)
+                groups, inputs, outputs = layer_channels(graph, node)
                 if groups < inputs:  # depthwise costs nothing here
                     found.append(self.cost.get(groups, 1.0) * inputs * outputs / 1000)
         return found
@@ -137,7 +138,7 @@ def _whole(supernet: Supernet, graphs: Sequence[Graph]) -> bool:
 
 def _groups(graph: Graph, start: str) -> int:
     named = (node for node in graph.nodes if node.name.startswith(start) and node.op_type == "Conv")
-    return sum(conv_groups(graph, node)[0] for node in named)
+    return sum(layer_channels(graph, node)[0] for node in named)
 
 
 def test_without_a_measurement_the_rule_is_settled() -> None:
@@ -163,7 +164,7 @@ def test_what_an_engine_does_not_take_is_not_chosen_and_not_kept() -> None:
     def picky(graphs: Sequence[Graph]) -> List[float]:
         for graph in graphs:
             for node in graph.nodes:
-                if node.op_type == "Conv" and conv_groups(graph, node)[0] == 4:
+                if node.op_type == "Conv" and layer_channels(graph, node)[0] == 4:
                     raise EngineError("no kernel for four groups")
         return CHEAP_AT_FOUR(graphs)
 

@@ -1,3 +1,5 @@
+import errno
+
 import numpy as np
 import pytest
 import torch
@@ -72,10 +74,10 @@ def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
     before = path.read_bytes()
 
     def fail(*_):
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CheckpointError, match=r"cannot write .*No space left on device.* before is intact; make room"):
         write_checkpoint(path, Checkpoint(Recipe(model="tiny"), 3, (), {}, {}))
     monkeypatch.undo()
     assert path.read_bytes() == before

@@ -4,13 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from wenet_trainer.enabling import block_diagonal
 from wenet_trainer.errors import NetworkError
 from wenet_trainer.layers import (
     ChannelShuffle,
     WeightEnabledConv2d,
     WeightEnabledLinear,
     allowed_groups,
-    block_diagonal,
 )
 from wenet_trainer.norms import SwitchableBatchNorm2d
 

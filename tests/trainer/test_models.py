@@ -163,6 +163,54 @@ def test_what_is_exported_answers_as_torch_does(lively, described):
         assert deviation(engine_answers(bare, groups, images), reference) > 1000 * TOLERANCE
 
 
+def with_grouped_classifier(name):
+    """The network with a weight-enabled classifier and the lively numbers of the other one."""
+    net = build(name, {"grouped_classifier": 1}).eval()
+    net.load_state_dict(networks.make_torch(name).state_dict())
+    return net
+
+
+def test_a_grouped_classifier_changes_no_name_and_is_one_more_layer_of_eight_patterns(name, lively):
+    net = build(name, {"grouped_classifier": 1})
+    assert full_shapes(net) == KEYS[name]
+    assert list(full_shapes(net)) == list(KEYS[name])
+    assert len(shuffles(net)) == len(shuffles(lively))
+    *others, last = weight_enabled(net)
+    assert others == list(weight_enabled(lively))
+    assert weight_enabled(net)[last].groups_allowed == (1, 2, 4, 8)
+    load_full(net, plain(net))
+
+
+def test_a_grouped_classifier_saves_its_share_of_multiply_accumulates(name, lively):
+    net = build(name, {"grouped_classifier": 1})
+    (*_, (last, layer)) = weight_enabled(net).items()
+    full = dict(SearchSpace.of(net).full())
+    assert networks.macs(net, full) == networks.macs(lively, SearchSpace.of(lively).full())
+    for groups in (2, 4, 8):
+        saved = networks.macs(net, full) - networks.macs(net, {**full, last: groups})
+        assert saved == layer.weight.numel() - layer.weight.numel() // groups
+
+
+def test_a_grouped_classifier_is_exported_as_it_answers(name):
+    net = with_grouped_classifier(name)
+    supernet = describe(net, (3, SIZE, SIZE))
+    (*_, last) = weight_enabled(net)
+    images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    for seed, groups in enumerate((1, 2, 8)):
+        config = {**networks.random_groups(supernet, seed), last: groups}
+        reference = torch_answers(net, config, images)
+        assert deviation(engine_answers(supernet, config, images), reference) <= TOLERANCE
+        wrong = {**config, last: 4}
+        assert deviation(engine_answers(supernet, wrong, images), reference) > 1000 * TOLERANCE
+
+
+def test_a_classifier_that_cannot_be_grouped_is_refused():
+    with pytest.raises(NetworkError, match="5 classes cannot be divided into two groups"):
+        build("mobilenet_v2", {"classes": 5, "grouped_classifier": 1})
+    with pytest.raises(NetworkError, match="grouped_classifier is 2: give 0"):
+        build("efficientnet_b0", {"grouped_classifier": 2})
+
+
 def test_without_shuffles_means_torch_without_shuffles(name, described):
     images = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     bare = networks.without_shuffles(described)

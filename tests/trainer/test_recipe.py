@@ -17,9 +17,10 @@ def test_differences_are_said_in_words():
     ("settings", "message"),
     [
         ({"samples": 1}, "samples is 1, but must be at least 2"),
-        ({"sampling": "x"}, "unknown sampling 'x': known are mixed, paper"),
+        ({"amp": "fp8"}, "unknown amp 'fp8': known are none, bf16, fp16"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0, but must lie between 0 and 0.9"),
         ({"teacher": "x"}, "unknown teacher 'x'"),
-        ({"learning_rate": 0.0}, "learning rate 0.0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0, but must lie above 0"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):

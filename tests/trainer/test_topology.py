@@ -3,7 +3,10 @@ import pytest
 import torch
 from torch import nn
 
+from wenet_runtime.engines.ort import OrtBackend
+from wenet_runtime.materialize import materialize
 from wenet_trainer.errors import ExportError
+from wenet_trainer.layers import WeightEnabledLinear
 from wenet_trainer.models.tiny import TinyNet
 from wenet_trainer.supernet import fixed_norms, shuffles, switchable_norms, weight_enabled
 from wenet_trainer.topology import describe
@@ -89,3 +92,44 @@ def test_a_weight_enabled_layer_that_never_runs_is_refused():
 
     with pytest.raises(ExportError, match=r"'idle.weight' .* but is by no node"):
         describe(Idle(), (1, 32, 32))
+
+
+class Dense(nn.Module):
+    """Linear layers with and without bias on (N, 4, 256), or on (N, 1024)."""
+
+    def __init__(self, *, tokens=False):
+        super().__init__()
+        inputs = 256 if tokens else 1024
+        self.start = 2 if tokens else 1
+        self.first = WeightEnabledLinear(inputs, 32, bias=False)
+        self.second = WeightEnabledLinear(32, 32)
+        self.head = nn.Linear(32, 10, bias=False)
+
+    def forward(self, x):
+        x = x.view(-1, 4, 256) if self.start == 2 else x.flatten(1)
+        x = self.head(torch.relu(self.second(torch.relu(self.first(x)))))
+        return x.mean(1) if self.start == 2 else x
+
+
+def test_a_dense_layer_without_bias_is_one_matrix_product_that_reads_its_weight():
+    torch.manual_seed(0)
+    net = Dense()
+    described = describe(net, (1, 32, 32))
+    model = onnx.load_from_string(described.topology)
+    assert [node.op_type for node in model.graph.node] == ["Flatten", "Gemm", "Relu", "Gemm", "Relu", "Gemm"]
+    images = torch.randn(3, 1, 32, 32)
+    for groups in ({"first": 1, "second": 1}, {"first": 8, "second": 2}):
+        net.first.set_groups(groups["first"])
+        net.second.set_groups(groups["second"])
+        engine = OrtBackend().load_bytes(materialize(described, groups), name="test")
+        found = torch.from_numpy(engine.infer({"image": images.numpy()})["logits"])
+        assert torch.allclose(found, net(images).detach(), rtol=0, atol=1e-5)
+        net.second.set_groups(32 // groups["second"] // 4)
+        assert not torch.allclose(found, net(images).detach(), rtol=0, atol=1e-2)
+
+
+def test_a_dense_layer_over_tokens_is_refused():
+    with pytest.raises(
+        ExportError, match=r"'first.weight' should be read by exactly one Gemm .* but is by .*Transpose"
+    ):
+        describe(Dense(tokens=True), (1, 32, 32))

@@ -6,20 +6,20 @@ beside settings of another. No random state is kept, because every draw follows 
 
 import hashlib
 import json
+import shutil
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from wenet_runtime.files import write_atomic
 from wenet_trainer.errors import CheckpointError, NetworkError, TrainingError
-from wenet_trainer.models import build
+from wenet_trainer.network import make_network
 from wenet_trainer.recipe import Recipe
 
 FORMAT = "wenet-checkpoint"
@@ -37,6 +37,8 @@ class Checkpoint:
         history: one record per finished epoch (loss, seconds, accuracies).
         weights: parameters and buffers by name.
         optimizer: state by "<key>.<parameter name>".
+        teacher: state of the teacher, empty where it has none.
+        sampler: state of the sampling as JSON members, empty where it has none.
     """
 
     recipe: Recipe
@@ -44,6 +46,8 @@ class Checkpoint:
     history: tuple[Mapping[str, float], ...]
     weights: Mapping[str, Tensor]
     optimizer: Mapping[str, Tensor]
+    teacher: Mapping[str, Tensor] = field(default_factory=dict)
+    sampler: Mapping[str, Any] = field(default_factory=dict)
 
     def network(self) -> nn.Module:
         """The supernet with these weights.
@@ -51,7 +55,7 @@ class Checkpoint:
         Raises:
             CheckpointError: the weights do not fit the model the checkpoint names.
         """
-        net = build(self.recipe.model, self.recipe.model_arguments)
+        net = make_network(self.recipe)
         try:
             net.load_state_dict(dict(self.weights))
         except RuntimeError as error:
@@ -72,17 +76,58 @@ class Checkpoint:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write the file so that a kill leaves the old one or the new one."""
-    tensors = {f"model.{name}": value.detach().contiguous() for name, value in checkpoint.weights.items()}
-    tensors |= {f"optimizer.{name}": value.contiguous() for name, value in checkpoint.optimizer.items()}
+    """Write the file so that a kill or a full disk leaves the old one or the new one.
+
+    Raises:
+        CheckpointError: it cannot be written; the one before is as it was.
+    """
+    tensors = {
+        f"{kind}.{name}": value.detach().cpu().contiguous()
+        for kind, values in (
+            ("model", checkpoint.weights),
+            ("optimizer", checkpoint.optimizer),
+            ("teacher", checkpoint.teacher),
+        )
+        for name, value in values.items()
+    }
     state = {
         "recipe": checkpoint.recipe.to_json(),
         "epochs_done": checkpoint.epochs_done,
         "history": [dict(record) for record in checkpoint.history],
+        "sampler": dict(checkpoint.sampler),
     }
     metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "state": json.dumps(state)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, save(tensors, metadata))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, save(tensors, metadata))
+    except OSError as error:
+        kept = "the checkpoint of the epoch before is intact" if path.exists() else "there is none yet"
+        raise CheckpointError(
+            f"cannot write {path} ({error.strerror or error}): {kept}; make room or choose another --out, "
+            "then give the same command again to go on"
+        ) from error
+
+
+def check_disk(out: Path, net: nn.Module, copies: int) -> None:
+    """Refuse to start a training whose checkpoints do not fit the disk.
+
+    Args:
+        out: directory of the run; may not exist yet.
+        net: the supernet.
+        copies: how often its numbers stand in a checkpoint: weights, the optimizer's averages, the teacher.
+
+    Raises:
+        CheckpointError: two checkpoints (the old one stays until the new one is written) are larger than
+            what is free.
+    """
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    wanted = 2 * copies * sum(tensor.numel() * tensor.element_size() for tensor in net.state_dict().values())
+    if wanted > free:
+        raise CheckpointError(
+            f"{there} has {free / 1e6:.0f} MB free, but two checkpoints take {wanted / 1e6:.0f} MB: "
+            "make room or choose another --out"
+        )
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -113,25 +158,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return _decode(path, metadata, tensors)
 
 
-def optimizer_state(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's tensors by "<key>.<parameter name>"."""
-    return {
-        f"{key}.{name}": value
-        for name, parameter in net.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def restore_optimizer(net: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Put tensors from `optimizer_state` back into an optimizer over `net.parameters()`."""
-    parameters = dict(net.named_parameters())
-    for full_name, value in state.items():
-        key, _, name = full_name.partition(".")
-        if name not in parameters:
-            raise CheckpointError(f"the checkpoint's optimizer knows '{name}', the model does not: train again")
-        optimizer.state[parameters[name]][key] = value.clone()
-
-
 def _decode(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Checkpoint:
     try:
         state: dict[str, Any] = json.loads(metadata["state"])
@@ -141,6 +167,8 @@ def _decode(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tenso
             history=tuple(state["history"]),
             weights=_under("model.", tensors),
             optimizer=_under("optimizer.", tensors),
+            teacher=_under("teacher.", tensors),
+            sampler=state.get("sampler", {}),
         )
     except (KeyError, TypeError, ValueError, TrainingError, NetworkError) as error:
         raise CheckpointError(f"{path} has a damaged header ({error}): restore it, or train again") from None

@@ -1,14 +1,15 @@
 """`wenet-trainer`: train, explore and export; the only room that prints and exits."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from wenet_runtime.errors import WeNetError
 from wenet_trainer import __version__
-from wenet_trainer.recipe import Recipe
+from wenet_trainer.config import read_settings, with_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -32,27 +33,18 @@ def _options(
 
 
 @app.command()
-def train(
-    out: Out = RUN,
-    data: Annotated[str, typer.Option(help="Data source.")] = Recipe.data,
-    model: Annotated[str, typer.Option(help="Supernet.")] = Recipe.model,
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = Recipe.epochs,
-    batch: Annotated[int, typer.Option(help="Images per step.")] = Recipe.batch,
-    samples: Annotated[int, typer.Option(help="Sub-networks per step; the paper takes 20.")] = Recipe.samples,
-    sampling: Annotated[str, typer.Option(help="mixed, or paper: every layer drawn uniformly.")] = Recipe.sampling,
-    teacher: Annotated[str, typer.Option(help="none: hard labels, as the paper; or inplace.")] = Recipe.teacher,
-    learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = Recipe.learning_rate,
-    weight_decay: Annotated[float, typer.Option(help="AdamW's.")] = Recipe.weight_decay,
-    seed: Annotated[int, typer.Option(help="Fixes splits, views, weights and draws.")] = Recipe.seed,
-) -> None:
-    """Algorithm 1: train every sub-network at once. Repeat the command to go on after a kill."""
+@with_settings
+def train(flags: Mapping[str, Any], config: Path | None, out: Out = RUN) -> None:
+    """Algorithm 1: train every sub-network at once. Repeat the command to go on after a kill.
+
+    Many processes: torchrun --nproc-per-node 4 -m wenet_trainer train …
+    """
+    from wenet_trainer.logs import watcher
     from wenet_trainer.train import train as run
 
-    recipe = Recipe(
-        data=data, model=model, epochs=epochs, batch=batch, samples=samples, sampling=sampling, teacher=teacher,
-        learning_rate=learning_rate, weight_decay=weight_decay, seed=seed,
-    )  # fmt: skip
-    checkpoint = run(recipe, out)
+    recipe, options = read_settings(config, flags)
+    with watcher(out, options, typer.echo) as watch:
+        checkpoint = run(recipe, out, options=options, watch=watch, say=typer.echo)
     seconds = sum(record["seconds"] for record in checkpoint.history)
     typer.echo(f"{checkpoint.epochs_done} epochs in {seconds:.0f} s → {out}; next: wenet-trainer explore --out {out}")
 
@@ -70,7 +62,7 @@ def explore(
     from wenet_trainer.checkpoint import read_checkpoint
     from wenet_trainer.explore.frontier import find_frontier
     from wenet_trainer.explore.result import FILE
-    from wenet_trainer.report import plot_frontier
+    from wenet_trainer.plots import plot_frontier
 
     frontier = find_frontier(
         read_checkpoint(out), out / FILE, search=search, granularity=granularity, threshold=threshold, keep=keep,
@@ -118,6 +110,19 @@ def export(
     if standalone is not None:
         files = export_standalone(Bundle(bundle), standalone)
         typer.echo(f"{len(files)} modes as ONNX files and as Triton models → {standalone}; see {standalone / README}")
+
+
+@app.command()
+def report(
+    out: Out = RUN,
+    beside: Annotated[list[Path] | None, typer.Option(help="Directory of a run to compare with; repeatable.")] = None,
+) -> None:
+    """Curves of a training, and accuracy over multiply-accumulates, beside other runs of the same data."""
+    from wenet_trainer.report import ACCURACY, CURVES, TABLE, write_report
+
+    for row in write_report(out, beside or []):
+        typer.echo(f"{row.run} {row.mode}: {row.macs / 1e6:.2f} MMACs, {100 * row.accuracy.value:.2f} %")
+    typer.echo(f"{TABLE}, {CURVES}, {ACCURACY} → {out}")
 
 
 @app.command()

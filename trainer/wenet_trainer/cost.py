@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wenet_trainer.layers import WeightEnabled
 from wenet_trainer.norms import SwitchableBatchNorm
-from wenet_trainer.supernet import weight_enabled
+from wenet_trainer.supernet import Flexible, weight_enabled
 
 
 @dataclass(frozen=True)
@@ -94,3 +94,10 @@ def measure_costs(net: nn.Module, input_shape: tuple[int, ...]) -> Costs:
             in_use |= {id(p) for level, norm in module.norms() if level > 1 for p in norm.parameters()}
     fixed_params = sum(p.numel() for p in net.parameters() if id(p) not in in_use)
     return Costs(layers, fixed_macs, fixed_params)
+
+
+def macs_of(net: nn.Module, config: Mapping[str, int], input_shape: tuple[int, ...]) -> int:
+    """Multiply-accumulates of one configuration for one image of (C, H, W), whatever kind of network it is."""
+    if isinstance(net, Flexible):
+        return net.macs(config, input_shape)
+    return measure_costs(net, input_shape).macs(config)

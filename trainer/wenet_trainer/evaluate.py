@@ -88,7 +88,7 @@ def accuracy(
         origins: (N,) the original each input is a view of, which widens the interval; None: all differ.
     """
     set_active(net, config)
-    right = logits(net, inputs).argmax(1).numpy() == labels
+    right = logits(net, inputs).argmax(1).cpu().numpy() == labels
     return wilson(int(right.sum()), len(labels), effective_images(right, origins))
 
 
@@ -125,7 +125,7 @@ def recalibrated(net: nn.Module, config: Mapping[str, int], inputs: Tensor) -> I
                 net(batch)
         net.eval()
         yield {
-            f"{name}.{key}": _present(value).numpy().astype(np.float32)
+            f"{name}.{key}": _present(value).cpu().numpy().astype(np.float32)
             for name, norm in norms.items()
             for key, value in (("running_mean", norm.running_mean), ("running_var", norm.running_var))
         }

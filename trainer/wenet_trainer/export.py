@@ -47,7 +47,7 @@ def export_bundle(checkpoint: Checkpoint, frontier: Frontier, out: Path, *, quie
     Raises:
         ExportError: the frontier is not this checkpoint's, or a mode deviates from torch; nothing is written.
     """
-    source = open_source(checkpoint.recipe.data, checkpoint.recipe.seed)
+    source = open_source(checkpoint.recipe.data, checkpoint.recipe.seed, checkpoint.recipe.image_size)
     net = checkpoint.network()
     check_frontier(checkpoint, net, frontier)
     supernet = describe(net, input_shape(source))

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wenet_trainer.enabling import enabled
 from wenet_trainer.errors import NetworkError
 
 MAX_GROUPS = 16
+PRODUCT_GROUPS, PRODUCT_PIXELS = 4, 64  # where the product is quicker, measured with ResNet-50's layers
 
 
 def allowed_groups(in_channels: int, out_channels: int, max_groups: int = MAX_GROUPS) -> tuple[int, ...]:
@@ -25,21 +27,6 @@ def allowed_groups(in_channels: int, out_channels: int, max_groups: int = MAX_GR
     while levels[-1] * 2 <= max_groups and common % (levels[-1] * 2) == 0:
         levels.append(levels[-1] * 2)
     return tuple(levels)
-
-
-def block_diagonal(weight: Tensor, groups: int) -> Tensor:
-    """The enabled part of a full weight.
-
-    Args:
-        weight: (out, in, ...) full weight.
-        groups: pattern; must divide both `out` and `in`.
-
-    Returns:
-        (groups, out / groups, in / groups, ...): group j of the outputs sees group j of the inputs.
-    """
-    out_channels, in_channels, *kernel = weight.shape
-    blocks = weight.view(groups, out_channels // groups, groups, in_channels // groups, *kernel)
-    return torch.diagonal(blocks, dim1=0, dim2=2).movedim(-1, 0)
 
 
 def clip_groups(groups: int, allowed: tuple[int, ...]) -> int:
@@ -79,10 +66,30 @@ class WeightEnabledConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """(N, in, H, W) → (N, out, H', W') with the active pattern."""
         groups = self.active_groups
-        weight = self.weight
-        if groups > 1:  # at 1 the parameter itself is used, so an export keeps its name
-            weight = block_diagonal(weight, groups).flatten(0, 1)
-        return F.conv2d(input, weight, self.bias, self.stride, self.padding, self.dilation, groups)
+        if groups == 1:  # the parameter itself is used, so an export keeps its name
+            return super().forward(input)
+        blocks = enabled(self.weight, groups)
+        if self._is_quicker_as_product(input):
+            return self._product(input, blocks)
+        return F.conv2d(input, blocks.flatten(0, 1), self.bias, self.stride, self.padding, self.dilation, groups)
+
+    def _is_quicker_as_product(self, input: Tensor) -> bool:
+        # On a CPU torch runs a grouped 1x1 convolution group after group and joins the results; one
+        # product over all groups takes 0.6-0.9 of the time, unless the groups are large beside the image.
+        return (
+            input.device.type == "cpu"
+            and self.kernel_size == (1, 1)
+            and self.stride == (1, 1)
+            and self.padding in ((0, 0), "valid", "same")
+            and self.active_groups >= PRODUCT_GROUPS
+            and input[0, 0].numel() >= PRODUCT_PIXELS
+        )
+
+    def _product(self, input: Tensor, blocks: Tensor) -> Tensor:
+        images, _, height, width = input.shape
+        grouped = input.reshape(images, self.active_groups, -1, height * width)
+        out = torch.matmul(blocks.flatten(2), grouped).view(images, -1, height, width)
+        return out if self.bias is None else out + self.bias.view(-1, 1, 1)
 
 
 class WeightEnabledLinear(nn.Linear):
@@ -103,7 +110,7 @@ class WeightEnabledLinear(nn.Linear):
         if groups == 1:
             return F.linear(input, self.weight, self.bias)
         grouped = input.view(*input.shape[:-1], groups, -1)
-        out = torch.einsum("...gi,goi->...go", grouped, block_diagonal(self.weight, groups)).flatten(-2)
+        out = torch.einsum("...gi,goi->...go", grouped, enabled(self.weight, groups)).flatten(-2)
         return out if self.bias is None else out + self.bias
 
 

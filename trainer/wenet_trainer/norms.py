@@ -21,7 +21,9 @@ class SwitchableBatchNorm(BatchNorm):
 
     plain: ClassVar[type[BatchNorm]]
 
-    def __init__(self, channels: int, *, fed_by: WeightEnabled, eps: float = 1e-5, momentum: float = 0.1) -> None:
+    def __init__(
+        self, channels: int, *, fed_by: WeightEnabled, eps: float = 1e-5, momentum: float | None = 0.1
+    ) -> None:
         super().__init__(channels, eps=eps, momentum=momentum)
         # In a tuple, so that it is no submodule (its weights are not ours), yet deepcopy follows it.
         self._fed_by = (fed_by,)

@@ -7,55 +7,72 @@ from typing import Any
 
 from wenet_trainer.errors import TrainingError
 
-SAMPLINGS = ("mixed", "paper")
-TEACHERS = ("none", "inplace")
+AMPS = ("none", "bf16", "fp16")
+CLASSIFIERS = ("dense", "grouped")
+OPTIMIZERS = ("adamw", "sgd")
+TEACHERS = ("none", "inplace", "ema")
+
+
+def setting(default: Any, text: str) -> Any:
+    """A dataclass field with its help text, from which flags, configuration file and docs are made."""
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata={"help": text})
+    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Training settings.
+    """Training settings; each one's meaning stands beside it."""
 
-    Attributes:
-        data: name of the data source.
-        model: name of the supernet, and the arguments of its constructor.
-        epochs: passes over the training images.
-        batch: images per step.
-        samples: sub-networks per step, the full and the smallest among them (s of Algorithm 1; the
-            paper takes 20).
-        sampling: `paper` draws every layer uniformly; `mixed` also draws uniform modes and whole
-            blocks, which per-layer draws over many layers practically never come near.
-        teacher: `none` for hard labels (the paper), `inplace` to teach sub-networks with the full
-            network's answers.
-        learning_rate: the peak, after a linear warm-up and before a cosine to zero.
-        weight_decay: AdamW's.
-        seed: fixes splits, views, initial weights and draws.
-    """
-
-    data: str = "digits"
-    model: str = "digits_resnet"
-    model_arguments: Mapping[str, int] = field(default_factory=dict)
-    epochs: int = 16
-    batch: int = 32
-    samples: int = 4
-    sampling: str = "mixed"
-    teacher: str = "none"
-    learning_rate: float = 2.5e-3
-    weight_decay: float = 0.05
-    seed: int = 0
+    data: str = setting("digits", "data source: digits, generated, folder:PATH, parquet:PATH, webdataset:PATH")
+    image_size: int = setting(0, "side of the network's input in pixels; 0 takes the source's own")
+    augment: str = setting("none", "augmentation: none, flip, standard or strong")
+    model: str = setting("digits_resnet", "supernet: a name of the table or package.module:Class")
+    model_arguments: Mapping[str, int] = setting({}, "an argument of the model's constructor, as name=number")
+    convert: bool = setting(False, "the model is a plain network: convert it to a supernet")
+    classifier: str = setting("dense", "dense, or grouped: the last dense layer is weight-enabled, too")
+    pretrained: str = setting("", "safetensors file with a plain network's numbers to start from")
+    epochs: int = setting(16, "passes over the training images")
+    batch: int = setting(32, "images per step, over all processes")
+    samples: int = setting(4, "sub-networks per step, full and smallest among them; the paper takes 20")
+    sampling: str = setting("target", "sub-networks to train: target, uniform (the paper's), progressive or fixed")
+    groups: int = setting(1, "the one pattern that --sampling fixed trains")
+    teacher: str = setting("ema", "who teaches the sub-networks: none (the paper), inplace or ema")
+    teacher_share: float = setting(0.5, "share of the teacher's answers in a sub-network's loss; the rest is the label")
+    teacher_decay: float = setting(0.997, "how slowly the ema teacher follows, per step")
+    label_smoothing: float = setting(0.0, "share of every label that is spread over all classes")
+    optimizer: str = setting("adamw", "adamw or sgd (Nesterov momentum 0.9)")
+    learning_rate: float = setting(4e-3, "peak of the schedule")
+    warm_up: float = setting(0.15, "share of the steps in which the learning rate rises; a cosine to zero follows")
+    weight_decay: float = setting(0.05, "of weights; never of norms and biases")
+    clip_norm: float = setting(0.0, "greatest norm of the step's gradient; 0 does not clip")
+    amp: str = setting("none", "mixed precision: none, bf16 or fp16")
+    seed: int = setting(0, "fixes splits, views, initial weights and draws")
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch", 2), ("samples", 2), ("seed", 0)):
+        for name, least in (("epochs", 1), ("batch", 2), ("samples", 2), ("seed", 0), ("groups", 1), ("image_size", 0)):
             if getattr(self, name) < least:
                 raise TrainingError(f"{name} is {getattr(self, name)}, but must be at least {least}")
-        if self.sampling not in SAMPLINGS:
-            raise TrainingError(f"unknown sampling '{self.sampling}': known are {', '.join(SAMPLINGS)}")
-        if self.teacher not in TEACHERS:
-            raise TrainingError(f"unknown teacher '{self.teacher}': known are {', '.join(TEACHERS)}")
-        if not 0 < self.learning_rate < 10 or not 0 <= self.weight_decay < 10:
-            raise TrainingError(
-                f"learning rate {self.learning_rate} or weight decay {self.weight_decay} is out of range: "
-                "both are small numbers, the learning rate above 0"
-            )
+        for name, known in (
+            ("teacher", TEACHERS),
+            ("amp", AMPS),
+            ("classifier", CLASSIFIERS),
+            ("optimizer", OPTIMIZERS),
+        ):
+            if getattr(self, name) not in known:
+                raise TrainingError(f"unknown {name} '{getattr(self, name)}': known are {', '.join(known)}")
+        for name, low, high in (
+            ("weight_decay", 0.0, 10.0),
+            ("label_smoothing", 0.0, 0.9),
+            ("teacher_share", 0.0, 1.0),
+            ("teacher_decay", 0.0, 0.99999),
+            ("warm_up", 0.0, 0.9),
+            ("clip_norm", 0.0, 1e9),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise TrainingError(f"{name} is {getattr(self, name)}, but must lie between {low:g} and {high:g}")
+        if not 0 < self.learning_rate < 10:
+            raise TrainingError(f"learning_rate is {self.learning_rate}, but must lie above 0 and below 10")
 
     def differences(self, other: "Recipe") -> list[str]:
         """What `other` has differently, in words."""

@@ -1,47 +1,104 @@
-"""The picture of a frontier: accuracy against time, every candidate and every mode that was kept."""
+"""`wenet-trainer report`: what a training came to, beside others if wanted, as pictures and one table."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from wenet_trainer.explore.result import Frontier
+from torch import nn
+
+from wenet_runtime.bundle import Accuracy
+from wenet_trainer.checkpoint import Checkpoint, read_checkpoint
+from wenet_trainer.cost import macs_of
+from wenet_trainer.data import open_source
+from wenet_trainer.data.base import Images, Source, input_shape, normalise
+from wenet_trainer.errors import TrainingError
+from wenet_trainer.evaluate import accuracy, recalibrated
+from wenet_trainer.explore.bench import FINAL_IMAGES, calibration
+from wenet_trainer.plots import plot_accuracy_over_macs, plot_curves
+from wenet_trainer.progress import tqdm
+from wenet_trainer.space import GroupConfig, SearchSpace
+
+TABLE, CURVES, ACCURACY = "report.md", "curves.png", "accuracy.png"
 
 
-def plot_frontier(frontier: Frontier, path: Path) -> None:
-    """Write a PNG: candidates hollow, kept modes filled, named and with their 95 % intervals."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+@dataclass(frozen=True)
+class Row:
+    """One configuration of one run.
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)  # no window, no global state
-    axes = figure.add_subplot()
-    points = frontier.points()
-    axes.plot(
-        [point.latency_ms for point in points],
-        [100 * point.accuracy for point in points],
-        "o",
-        markerfacecolor="none",
-        color="tab:gray",
-        label=f"candidates ({frontier.search_images} images)",
-    )
-    images = frontier.modes[0].accuracy.images
-    times = [mode.latency.p50_ms for mode in frontier.modes]
-    values = [100 * mode.accuracy.value for mode in frontier.modes]
-    below = [100 * (mode.accuracy.value - mode.accuracy.ci_low) for mode in frontier.modes]
-    above = [100 * (mode.accuracy.ci_high - mode.accuracy.value) for mode in frontier.modes]
-    axes.errorbar(
-        times,
-        values,
-        yerr=[below, above],
-        fmt="o-",
-        capsize=3,
-        color="tab:blue",
-        label=f"modes ({images} images, 95 %)",
-    )
-    for mode, time, value in zip(frontier.modes, times, values, strict=True):
-        axes.annotate(mode.id, (time, value), textcoords="offset points", xytext=(6, -12))
-    axes.set_xlabel("inference time, ms (median, one image)")
-    axes.set_ylabel("validation accuracy, %")
-    axes.set_title(f"{frontier.data} on {frontier.device}")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    Attributes:
+        run: name of the run's folder.
+        mode: "1/4" is the uniform mode of 4 groups, or the fourth level of another flexible network.
+        macs: multiply-accumulates of one image.
+        accuracy: on the test images, with recalibrated statistics.
+    """
+
+    run: str
+    mode: str
+    macs: int
+    accuracy: Accuracy
+
+
+def write_report(out: Path, beside: Sequence[Path], *, quiet: bool = False) -> list[Row]:
+    """Evaluate the uniform modes of runs on their test images; write `report.md` and two pictures into `out`.
+
+    Args:
+        out: directory of the run.
+        beside: directories of runs to compare with.
+        quiet: no progress bar.
+
+    Raises:
+        CheckpointError: one of them holds no checkpoint.
+        TrainingError: one was trained on other data, so that accuracies cannot be compared.
+    """
+    runs = {path: read_checkpoint(path) for path in (out, *beside)}
+    first = runs[out].recipe
+    for path, checkpoint in runs.items():
+        theirs = (checkpoint.recipe.data, checkpoint.recipe.image_size)
+        if theirs != (first.data, first.image_size):
+            raise TrainingError(
+                f"{path} was trained on {theirs[0]} at size {theirs[1]}, {out} on {first.data} at {first.image_size}: "
+                "compare runs of the same data"
+            )
+    source = open_source(first.data, first.seed, first.image_size)
+    images = source.test().first(FINAL_IMAGES)
+    rows = [
+        row
+        for path, checkpoint in tqdm(runs.items(), desc="report", unit=" runs", disable=quiet)
+        for row in _rows(path.resolve().name, checkpoint, source, images)
+    ]
+    plot_curves(runs[out].history, f"{first.model} on {first.data}", out / CURVES)
+    lines: Mapping[str, list[tuple[float, float]]] = {
+        path.resolve().name: [(row.macs, row.accuracy.value) for row in rows if row.run == path.resolve().name]
+        for path in runs
+    }
+    plot_accuracy_over_macs(lines, f"{first.data}, {len(images)} test images", out / ACCURACY)
+    (out / TABLE).write_text(_table(rows))
+    return rows
+
+
+def _rows(name: str, checkpoint: Checkpoint, source: Source, images: Images) -> list[Row]:
+    net, inputs = checkpoint.network(), normalise(images.pixels, source.preprocess)
+    statistics = calibration(source)
+    rows = []
+    for mode, config in _configs(net, checkpoint).items():
+        with recalibrated(net, config, statistics):
+            found = accuracy(net, config, inputs, images.labels, images.origins)
+        rows.append(Row(name, mode, macs_of(net, config, input_shape(source)), found))
+    return rows
+
+
+def _configs(net: nn.Module, checkpoint: Checkpoint) -> dict[str, GroupConfig]:
+    space = SearchSpace.of(net)
+    levels = sorted({level for levels in space.allowed.values() for level in levels})
+    if checkpoint.recipe.sampling == "fixed":  # nothing else was trained
+        levels = [level for level in levels if level == checkpoint.recipe.groups]
+    return {f"1/{level}": space.uniform(level) for level in levels}
+
+
+def _table(rows: Sequence[Row]) -> str:
+    lines = ["| run | mode | MMACs | test accuracy, % | 95 % |", "|---|---|---|---|---|"]
+    for row in rows:
+        value = row.accuracy
+        span = f"{100 * value.ci_low:.1f} to {100 * value.ci_high:.1f}"
+        lines.append(f"| {row.run} | {row.mode} | {row.macs / 1e6:.2f} | {100 * value.value:.2f} | {span} |")
+    return "\n".join(lines) + "\n"

@@ -29,6 +29,9 @@ class Flexible(Protocol):
     def norms_in_use(self) -> dict[str, BatchNorm]:
         """The batch norms that the next forward uses, by module name."""
 
+    def macs(self, config: Mapping[str, int], input_shape: tuple[int, ...]) -> int:
+        """Multiply-accumulates of a sub-network for one image of (C, H, W)."""
+
 
 def weight_enabled(net: nn.Module) -> dict[str, WeightEnabled]:
     """Weight-enabled layers by module name, in the network's order."""
@@ -87,15 +90,27 @@ def active_norms(net: nn.Module) -> dict[str, BatchNorm]:
 def layer_blocks(net: nn.Module) -> tuple[tuple[str, ...], ...]:
     """Weight-enabled layers grouped by block.
 
-    A layer's block is the outermost module around it that is neither the network nor a plain
-    container: a residual block with its shortcut. A layer outside any block stands alone.
+    A layer's block is the smallest module around it that holds several weight-enabled layers and is no
+    plain container: a residual block with its shortcut. A layer that has none, or whose smallest one
+    holds blocks of its own (a stage, the network), stands alone.
     """
-    plain = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
     modules = dict(net.named_modules())
-    blocks: dict[str, list[str]] = {}
+    held: dict[str, list[str]] = {}
     for name in weight_enabled(net):
         parts = name.split(".")
-        ancestors = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
-        block = next(path for path in ancestors if type(modules[path]) not in plain)
-        blocks.setdefault(block, []).append(name)
+        for path in (".".join(parts[:depth]) for depth in range(1, len(parts))):
+            if not _is_container(modules[path]):
+                held.setdefault(path, []).append(name)
+    several = [path for path, names in held.items() if len(names) > 1]
+    smallest = [path for path in several if not any(other.startswith(f"{path}.") for other in several)]
+    blocks: dict[str, list[str]] = {}
+    for name in weight_enabled(net):
+        blocks.setdefault(next((path for path in smallest if name.startswith(f"{path}.")), name), []).append(name)
     return tuple(tuple(names) for names in blocks.values())
+
+
+def _is_container(module: nn.Module) -> bool:
+    """Whether it only holds others, or runs them in a row; a subclass with a forward of its own is more."""
+    if isinstance(module, nn.Sequential):
+        return type(module).forward is nn.Sequential.forward
+    return isinstance(module, nn.ModuleList | nn.ModuleDict)

@@ -43,6 +43,7 @@ def describe(net: nn.Module, input_shape: tuple[int, int, int]) -> Supernet:
     """
     graph_net = _distinct_copy(net)
     model = onnx.load_from_string(_torchscript(graph_net, input_shape))
+    _write_products_as_gemm(model)
     numbers = _numbers(net)
     readers = _readers(model)
     layers = tuple(_layer(name, module, readers) for name, module in weight_enabled(net).items())
@@ -120,6 +121,35 @@ def _silent(logger: str) -> Any:
         yield
     finally:
         logging.getLogger(logger).setLevel(level)
+
+
+def _write_products_as_gemm(model: onnx.ModelProto) -> None:
+    """Turn what the exporter makes of a dense layer without bias, MatMul(x, Transpose(weight)), into Gemm(x, weight).
+
+    Only where x is (N, in): a Gemm takes no further axes.
+    """
+    makers = {name: node for node in model.graph.node for name in node.output}
+    weights = {tensor.name for tensor in model.graph.initializer}
+    products = []
+    for node in model.graph.node:
+        turned = makers.get(node.input[1]) if node.op_type == "MatMul" else None
+        if turned is not None and turned.op_type == "Transpose" and turned.input[0] in weights:
+            products.append((node, turned))
+    if not products:
+        return
+    bare = onnx.load_from_string(_without_numbers(model))
+    inferred = onnx.shape_inference.infer_shapes(bare).graph
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in (*inferred.value_info, *inferred.input)}
+    for node, turned in products:
+        if ranks.get(node.input[0]) != 2:
+            continue
+        node.op_type = "Gemm"
+        node.input[1] = turned.input[0]
+        node.attribute.append(onnx.helper.make_attribute("transB", 1))
+    read = {name for node in model.graph.node for name in node.input}
+    idle = {turned.name: turned for _, turned in products if turned.output[0] not in read}
+    for turned in idle.values():
+        model.graph.node.remove(turned)
 
 
 def _numbers(net: nn.Module) -> dict[str, NDArray[Any]]:

@@ -257,10 +257,3 @@ def set_attribute(node: NodeProto, name: str, value: Any) -> None:
     del node.attribute[:]
     node.attribute.extend(kept)
     node.attribute.append(helper.make_attribute(name, value))
-
-
-def conv_groups(graph: Graph, node: NodeProto) -> Tuple[int, int, int]:
-    """(groups, input channels, output channels) of a convolution whose weight is a number."""
-    weight = graph.numbers[node.input[1]]
-    groups = int(attribute(node, "group", 1))
-    return groups, int(weight.shape[1]) * groups, int(weight.shape[0])

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
 from wenet_runtime.errors import BundleError
-from wenet_runtime.lowering.graph import Graph, attribute
+from wenet_runtime.lowering.graph import Graph
+from wenet_runtime.lowering.operators import has_bias, is_layer, output_axis
 
 Ranges = Mapping[str, Tuple[float, float]]
 
@@ -55,7 +56,7 @@ def quantize(graph: Graph, ranges: Ranges, *, reduce_range: bool = False) -> Non
         BundleError: a range that is none.
     """
     scales = {tensor: _scale(tensor, *bounds) for tensor, bounds in _known(graph, ranges).items()}
-    layers = {node.name: node.input[0] for node in graph.nodes if _is_layer(graph, node) and node.input[0] in scales}
+    layers = {node.name: node.input[0] for node in graph.nodes if is_layer(graph, node) and node.input[0] in scales}
     if not layers:
         return
     for tensor in [tensor for tensor in _rounded(graph) if tensor in scales]:
@@ -64,24 +65,13 @@ def quantize(graph: Graph, ranges: Ranges, *, reduce_range: bool = False) -> Non
         _quantize_numbers(graph, graph.node(name), scales[tensor][0], _REDUCED_LIMIT if reduce_range else _LIMIT)
 
 
-def _is_layer(graph: Graph, node: NodeProto) -> bool:
-    """Whether a node is a convolution or matrix product with numbers of its own, in the form that int8 has."""
-    if node.op_type not in ("Conv", "Gemm") or any(name and name not in graph.numbers for name in node.input[1:]):
-        return False
-    if node.op_type == "Conv":
-        return True
-    bias = graph.numbers[node.input[2]] if len(node.input) > 2 and node.input[2] else None
-    plain = attribute(node, "alpha", 1.0) == 1.0 and attribute(node, "beta", 1.0) == 1.0
-    return plain and not attribute(node, "transA", 0) and (bias is None or bias.ndim == 1)
-
-
 def _rounded(graph: Graph) -> List[str]:
     """The tensors that get a pair: what a layer reads, and what lies between layers. A result nobody reads stays."""
     found: List[str] = []
     for node in graph.nodes:
-        if _is_layer(graph, node):
+        if is_layer(graph, node):
             found.append(node.input[0])
-        if node.op_type in _BETWEEN or (node.op_type == "Conv" and _is_layer(graph, node)):
+        if node.op_type in _BETWEEN or (node.op_type == "Conv" and is_layer(graph, node)):
             found.append(_result(graph, node))
     return list(dict.fromkeys(tensor for tensor in found if graph.consumers(tensor)))
 
@@ -156,8 +146,8 @@ def _round(graph: Graph, tensor: str, scale: NDArray[Any], zero: NDArray[Any]) -
 def _quantize_numbers(graph: Graph, node: NodeProto, input_scale: NDArray[Any], limit: int) -> None:
     """Give a layer int8 weights and an int32 bias, each behind a DequantizeLinear."""
     weight = graph.numbers[node.input[1]]
-    axis = 1 if node.op_type == "Gemm" and not attribute(node, "transB", 0) else 0
-    bias: Optional[NDArray[Any]] = graph.numbers[node.input[2]] if len(node.input) > 2 and node.input[2] else None
+    axis = output_axis(node)
+    bias: Optional[NDArray[Any]] = graph.numbers[node.input[2]] if has_bias(node) else None
     scale = np.abs(np.moveaxis(weight, axis, 0)).reshape(weight.shape[axis], -1).max(axis=1).astype(np.float64) / limit
     if bias is not None:  # beside tiny weights a bias would overflow
         scale = np.maximum(scale, np.abs(bias) / (float(input_scale) * _LARGEST_BIAS))

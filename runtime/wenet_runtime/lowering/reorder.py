@@ -1,8 +1,9 @@
 """Gives a set of tensors another channel order, writing it into the weights around them.
 
 The set rule: take every tensor tied to one tensor's channel order (through activations, pooling,
-depthwise convolutions, sums and products). If every other operator on the border of that set is a
-convolution whose groups the new order does not leave, the order can live in its rows or columns.
+depthwise convolutions, sums and products, and between rows and images of one position). If every other
+operator on the border of that set is a layer (a convolution or a matrix product) whose groups the new
+order does not leave, the order can live in its rows or columns.
 """
 
 from typing import Any, Dict, List, Optional, Set, Tuple
@@ -11,13 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from wenet_runtime.lowering.graph import Graph, conv_groups
-
-# Operators that treat every channel alike, so that a new order of channels passes through them.
-_UNARY = frozenset(
-    ("Relu", "LeakyRelu", "Elu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Softplus", "Erf", "Sqrt", "Abs")
-    + ("Neg", "Exp", "Identity", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
+from wenet_runtime.lowering.graph import Graph
+from wenet_runtime.lowering.operators import (
+    ELEMENTWISE,
+    POOLS,
+    has_bias,
+    is_depthwise,
+    is_layer,
+    keeps_channels,
+    layer_channels,
+    output_axis,
 )
+
+# A new order of channels passes through these.
+_UNARY = ELEMENTWISE | POOLS
 _BINARY = frozenset(("Add", "Mul", "Sub", "Div"))
 
 
@@ -26,7 +34,7 @@ class Blocked(Exception):
 
 
 class TiedTensors:
-    """The tensors that share one channel order on one side of a shuffle, and the convolutions at their border.
+    """The tensors that share one channel order on one side of a shuffle, and the layers at their border.
 
     Args:
         graph: where they are.
@@ -48,23 +56,23 @@ class TiedTensors:
 
     @property
     def border_groups(self) -> int:
-        """Into how many groups the finest convolution at the border divides the channels."""
+        """Into how many groups the finest layer at the border divides the channels."""
         nodes = [*self._makers.values(), *self._readers.values()]
-        return max((conv_groups(self._graph, node)[0] for node in nodes), default=1)
+        return max((layer_channels(self._graph, node)[0] for node in nodes), default=1)
 
     def takes(self, order: NDArray[Any]) -> bool:
         """Whether the set may be reordered so that old[k] = new[order[k]]."""
         borders: List[Tuple[int, int]] = []
         for node in self._makers.values():
-            groups, _, outputs = conv_groups(self._graph, node)
+            groups, _, outputs = layer_channels(self._graph, node)
             borders.append((groups, outputs))
         for node in self._readers.values():
-            groups, inputs, _ = conv_groups(self._graph, node)
+            groups, inputs, _ = layer_channels(self._graph, node)
             borders.append((groups, inputs))
         for groups, channels in borders:
             size = channels // groups
             if channels != len(order) or not np.array_equal(order // size, np.arange(channels) // size):
-                return False  # the order would leave a group of this convolution
+                return False  # the order would leave a group of this layer
         return True
 
     def reorder(self, order: NDArray[Any]) -> None:
@@ -72,12 +80,14 @@ class TiedTensors:
         inverse = np.argsort(order)  # new[k] = old[inverse[k]]
         numbers = self._graph.numbers
         for node in [*self._depthwise.values(), *self._makers.values()]:
-            self._graph.own_number(node, 1, numbers[node.input[1]][inverse])
-            if len(node.input) > 2 and node.input[2]:
+            self._graph.own_number(node, 1, numbers[node.input[1]].take(inverse, output_axis(node)))
+            if has_bias(node):
                 self._graph.own_number(node, 2, numbers[node.input[2]][inverse])
         for node in self._readers.values():
-            groups, inputs, _ = conv_groups(self._graph, node)
-            self._graph.own_number(node, 1, _reorder_columns(numbers[node.input[1]], inverse, groups, inputs))
+            weight, axis = numbers[node.input[1]], 1 - output_axis(node)
+            groups, inputs, _ = layer_channels(self._graph, node)
+            columns = weight.take(inverse, axis) if groups == 1 else _reorder_columns(weight, inverse, groups, inputs)
+            self._graph.own_number(node, 1, columns)
 
     def _spread(self, start: str) -> None:
         waiting: List[str] = [start]
@@ -98,7 +108,7 @@ class TiedTensors:
             raise Blocked  # a model input keeps its order
         if node is self._shuffle:
             return []
-        if node.op_type == "Conv":
+        if node.op_type in ("Conv", "Gemm"):
             if self._is_depthwise(node):
                 self._depthwise[node.name] = node
                 return [node.input[0]]
@@ -109,7 +119,7 @@ class TiedTensors:
     def _through_consumer(self, node: NodeProto) -> List[str]:
         if node is self._shuffle:
             return []
-        if node.op_type == "Conv":
+        if node.op_type in ("Conv", "Gemm"):
             if self._is_depthwise(node):
                 self._depthwise[node.name] = node
                 return [node.output[0]]
@@ -123,6 +133,8 @@ class TiedTensors:
             if any(self._graph.consumers(name) or self._graph.is_output(name) for name in others):
                 raise Blocked
             return [node.input[0]]
+        if keeps_channels(self._graph, node):
+            return [node.input[0]]
         if node.op_type in _BINARY:
             for name in node.input:
                 if name in self._graph.numbers and self._graph.numbers[name].size != 1:
@@ -131,10 +143,9 @@ class TiedTensors:
         raise Blocked
 
     def _is_depthwise(self, node: NodeProto) -> bool:
-        if any(name and name not in self._graph.numbers for name in node.input[1:]):
+        if not is_layer(self._graph, node):
             raise Blocked  # its weights are computed, and cannot be reordered here
-        groups, inputs, outputs = conv_groups(self._graph, node)
-        return groups == inputs == outputs and groups > 1
+        return is_depthwise(self._graph, node)
 
 
 def tied_tensors(graph: Graph, shuffle: NodeProto, start: str) -> Optional[TiedTensors]:
@@ -150,9 +161,7 @@ def tied_tensors(graph: Graph, shuffle: NodeProto, start: str) -> Optional[TiedT
 
 
 def _reorder_columns(weight: NDArray[Any], inverse: NDArray[Any], groups: int, inputs: int) -> NDArray[Any]:
-    """Reorder a convolution's input channels. `weight` is (out, in/groups, …); groups keep their own."""
-    if groups == 1:
-        return weight[:, inverse]
+    """Reorder a grouped convolution's input channels. `weight` is (out, in/groups, …); groups keep their own."""
     size, out = inputs // groups, weight.shape[0] // groups
     blocks = [
         weight[group * out : (group + 1) * out, inverse[group * size : (group + 1) * size] - group * size]

@@ -10,8 +10,8 @@ from wenet_trainer.evaluate import wilson
 from wenet_trainer.explore.bench import Bench
 from wenet_trainer.explore.frontier import find_frontier, spread, worthwhile
 from wenet_trainer.explore.result import Latency, read_frontier, write_frontier
+from wenet_trainer.plots import plot_frontier
 from wenet_trainer.recipe import Recipe
-from wenet_trainer.report import plot_frontier
 from wenet_trainer.space import GroupConfig, SearchSpace
 from wenet_trainer.supernet import weight_enabled
 

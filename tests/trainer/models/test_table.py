@@ -6,7 +6,12 @@ from wenet_trainer.layers import MAX_GROUPS
 from wenet_trainer.models import MODELS, build
 from wenet_trainer.space import SearchSpace
 
-SMALL = {"digits_resnet": (1, 32, 10), "tiny": (1, 32, 10)}  # input channels, side, classes
+SMALL = {
+    "digits_mlp": (1, 32, 10),
+    "digits_resnet": (1, 32, 10),
+    "small_resnet": (3, 32, 24),
+    "tiny": (1, 32, 10),
+}  # input channels, side, classes
 
 
 @pytest.mark.parametrize("name", list(MODELS))
@@ -24,7 +29,8 @@ def test_arguments_reach_the_constructor():
 def test_what_is_no_model_is_refused():
     with pytest.raises(
         NetworkError,
-        match="unknown model 'vgg': known are digits_resnet, efficientnet_b0, mobilenet_v2, resnet50, tiny",
+        match="unknown model 'vgg': known are digits_mlp, digits_resnet, efficientnet_b0, mobilenet_v2, resnet50, "
+        "small_resnet, tiny",
     ):
         build("vgg")
     with pytest.raises(NetworkError, match="does not take"):

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -94,10 +95,25 @@ def input_shape(source: Source) -> tuple[int, int, int]:
 
 
 def normalise(pixels: NDArray[np.uint8], recipe: Preprocess) -> Tensor:
-    """Images as the network's input: x / 255, minus mean, divided by std; (N, C, H, W) float32."""
-    mean = torch.tensor(recipe.mean, dtype=torch.float32).view(1, -1, 1, 1)
-    std = torch.tensor(recipe.std, dtype=torch.float32).view(1, -1, 1, 1)
-    return (torch.from_numpy(pixels).float() / 255.0 - mean) / std
+    """Images as the network's input: (N, C, H, W) uint8 → (N, C, height, width) float32.
+
+    Larger ones, as augmentation wants them for training, are shrunk.
+    """
+    return standardise(stretched(torch.from_numpy(pixels).float() / 255.0, (recipe.height, recipe.width)), recipe)
+
+
+def stretched(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images in 0–1 of another size, as the daemon stretches them: (N, C, H, W) → (N, C, height, width)."""
+    if tuple(images.shape[2:]) == size:
+        return images
+    return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False).clamp(0.0, 1.0)
+
+
+def standardise(images: Tensor, recipe: Preprocess) -> Tensor:
+    """Images in 0–1 on any device, minus mean, divided by std: (N, C, H, W)."""
+    mean = images.new_tensor(recipe.mean).view(1, -1, 1, 1)
+    std = images.new_tensor(recipe.std).view(1, -1, 1, 1)
+    return (images - mean) / std
 
 
 def write_pngs(images: Images, folder: Path, count: int) -> list[Path]:

@@ -22,8 +22,8 @@ from wenet_trainer.errors import DemoError
 from wenet_trainer.explore.frontier import find_frontier
 from wenet_trainer.explore.result import FILE as FRONTIER
 from wenet_trainer.export import export_bundle
+from wenet_trainer.plots import plot_frontier
 from wenet_trainer.recipe import Recipe
-from wenet_trainer.report import plot_frontier
 from wenet_trainer.train import train
 
 ENGINE_CORE = 0
@@ -42,7 +42,7 @@ def demo(out: Path, recipe: Recipe | None = None) -> None:
     recipe = recipe or Recipe()
     began = time.monotonic()
     bundle = _road(out, recipe, console)
-    source = open_source(recipe.data, recipe.seed)
+    source = open_source(recipe.data, recipe.seed, recipe.image_size)
     if not isinstance(source, Digits):
         raise DemoError(f"the demo is about the digits, not '{recipe.data}'")
     images = _write_images(out / "images", source.test())

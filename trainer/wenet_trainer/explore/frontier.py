@@ -56,7 +56,7 @@ def find_frontier(
     """
     if keep < 2:
         raise ExploreError(f"keep is {keep}, but must be at least 2: the full network and a faster one")
-    source = open_source(checkpoint.recipe.data, checkpoint.recipe.seed)
+    source = open_source(checkpoint.recipe.data, checkpoint.recipe.seed, checkpoint.recipe.image_size)
     net = checkpoint.network()
     costs = measure_costs(net, input_shape(source))
     space = SearchSpace.of(net, granularity)

@@ -8,10 +8,12 @@ from wenet_runtime.registry import load
 from wenet_trainer.errors import NetworkError
 
 MODELS: Mapping[str, str] = {
+    "digits_mlp": "wenet_trainer.models.digits_mlp:DigitsMlp",
     "digits_resnet": "wenet_trainer.models.digits_resnet:DigitsResNet",
     "efficientnet_b0": "wenet_trainer.models.efficientnet:EfficientNetB0",
     "mobilenet_v2": "wenet_trainer.models.mobilenet_v2:MobileNetV2",
     "resnet50": "wenet_trainer.models.resnet:ResNet50",
+    "small_resnet": "wenet_trainer.models.small_resnet:SmallResNet",
     "tiny": "wenet_trainer.models.tiny:TinyNet",
 }
 

@@ -23,14 +23,14 @@ class Bottleneck(nn.Module):
         if stride != 1 or in_channels != out_channels:
             shortcut = WeightEnabledConv2d(in_channels, out_channels, 1, stride=stride)
             self.downsample = nn.Sequential(shortcut, SwitchableBatchNorm2d(out_channels, fed_by=shortcut))
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) → (N, out, H / stride, W / stride)."""
         out = self.shuffle(self.relu(self.bn1(self.conv1(x))))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return torch.relu(out + self.downsample(x))
+        return torch.relu_(out + self.downsample(x))
 
 
 class DigitsResNet(nn.Module):
@@ -50,7 +50,7 @@ class DigitsResNet(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(1, width, 5, stride=2, padding=2, bias=False)
         self.stem_bn = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         self.pool = nn.MaxPool2d(2)
         self.blocks = nn.Sequential(
             Bottleneck(width, width * 2, width * 4),

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from wenet_trainer.layers import ChannelShuffle, WeightEnabledConv2d
+from wenet_trainer.models.classifier import classifier
 from wenet_trainer.norms import SwitchableBatchNorm2d
 
 STEM, HEAD = 32, 1280
@@ -28,7 +29,7 @@ class SqueezeExcite(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc1 = nn.Conv2d(channels, squeezed, 1)
         self.fc2 = nn.Conv2d(squeezed, channels, 1)
-        self.activation = nn.SiLU()
+        self.activation = nn.SiLU(inplace=True)
         self.gate = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,9 +79,9 @@ class MBConv(nn.Module):
             expand = WeightEnabledConv2d(in_channels, inner, 1)
             norm = SwitchableBatchNorm2d(inner, fed_by=expand)
             # The shuffle comes last in its row: it has no number of its own, so it moves no other's name.
-            steps.append(nn.Sequential(expand, norm, nn.SiLU(), ChannelShuffle(inner)))
+            steps.append(nn.Sequential(expand, norm, nn.SiLU(inplace=True), ChannelShuffle(inner)))
             depthwise_norm = SwitchableBatchNorm2d(inner, fed_by=expand)
-        steps.append(nn.Sequential(depthwise, depthwise_norm, nn.SiLU()))
+        steps.append(nn.Sequential(depthwise, depthwise_norm, nn.SiLU(inplace=True)))
         steps.append(SqueezeExcite(inner, max(1, in_channels // 4)))
         steps.append(nn.Sequential(project, SwitchableBatchNorm2d(out_channels, fed_by=project)))
         self.block = nn.Sequential(*steps)
@@ -97,12 +98,13 @@ class EfficientNetB0(nn.Module):
 
     Args:
         classes: labels.
+        grouped_classifier: 1 makes the head weight-enabled.
     """
 
-    def __init__(self, classes: int = 1000) -> None:
+    def __init__(self, classes: int = 1000, grouped_classifier: int = 0) -> None:
         super().__init__()
         stem = nn.Conv2d(3, STEM, 3, stride=2, padding=1, bias=False)
-        rows: list[nn.Module] = [nn.Sequential(stem, nn.BatchNorm2d(STEM), nn.SiLU())]
+        rows: list[nn.Module] = [nn.Sequential(stem, nn.BatchNorm2d(STEM), nn.SiLU(inplace=True))]
         channels, built, total = STEM, 0, sum(count for *_, count in STAGES)
         for expansion, kernel, first_stride, out_channels, count in STAGES:
             blocks = []
@@ -112,10 +114,10 @@ class EfficientNetB0(nn.Module):
                 channels, built = out_channels, built + 1
             rows.append(nn.Sequential(*blocks))
         last = WeightEnabledConv2d(channels, HEAD, 1)
-        rows.append(nn.Sequential(last, SwitchableBatchNorm2d(HEAD, fed_by=last), nn.SiLU()))
+        rows.append(nn.Sequential(last, SwitchableBatchNorm2d(HEAD, fed_by=last), nn.SiLU(inplace=True)))
         self.features = nn.Sequential(*rows)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Sequential(nn.Dropout(DROP), nn.Linear(HEAD, classes))
+        self.classifier = nn.Sequential(nn.Dropout(DROP), classifier(HEAD, classes, grouped_classifier))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")

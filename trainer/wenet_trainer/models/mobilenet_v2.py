@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from wenet_trainer.layers import ChannelShuffle, WeightEnabledConv2d
+from wenet_trainer.models.classifier import classifier
 from wenet_trainer.norms import SwitchableBatchNorm2d
 
 STEM, HEAD = 32, 1280
@@ -37,9 +38,9 @@ class InvertedResidual(nn.Module):
             expand = WeightEnabledConv2d(in_channels, inner, 1)
             norm = SwitchableBatchNorm2d(inner, fed_by=expand)
             # The shuffle comes last in its row: it has no number of its own, so it moves no other's name.
-            steps.append(nn.Sequential(expand, norm, nn.ReLU6(), ChannelShuffle(inner)))
+            steps.append(nn.Sequential(expand, norm, nn.ReLU6(inplace=True), ChannelShuffle(inner)))
             depthwise_norm = SwitchableBatchNorm2d(inner, fed_by=expand)
-        steps.append(nn.Sequential(depthwise, depthwise_norm, nn.ReLU6()))
+        steps.append(nn.Sequential(depthwise, depthwise_norm, nn.ReLU6(inplace=True)))
         self.conv = nn.Sequential(*steps, project, SwitchableBatchNorm2d(out_channels, fed_by=project))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,12 +54,13 @@ class MobileNetV2(nn.Module):
 
     Args:
         classes: labels.
+        grouped_classifier: 1 makes the head weight-enabled.
     """
 
-    def __init__(self, classes: int = 1000) -> None:
+    def __init__(self, classes: int = 1000, grouped_classifier: int = 0) -> None:
         super().__init__()
         stem = nn.Conv2d(3, STEM, 3, stride=2, padding=1, bias=False)
-        rows: list[nn.Module] = [nn.Sequential(stem, nn.BatchNorm2d(STEM), nn.ReLU6())]
+        rows: list[nn.Module] = [nn.Sequential(stem, nn.BatchNorm2d(STEM), nn.ReLU6(inplace=True))]
         channels = STEM
         for expansion, out_channels, count, first_stride in STAGES:
             for number in range(count):
@@ -66,10 +68,10 @@ class MobileNetV2(nn.Module):
                 rows.append(InvertedResidual(channels, out_channels, stride, expansion))
                 channels = out_channels
         last = WeightEnabledConv2d(channels, HEAD, 1)
-        rows.append(nn.Sequential(last, SwitchableBatchNorm2d(HEAD, fed_by=last), nn.ReLU6()))
+        rows.append(nn.Sequential(last, SwitchableBatchNorm2d(HEAD, fed_by=last), nn.ReLU6(inplace=True)))
         self.features = nn.Sequential(*rows)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(HEAD, classes))
+        self.classifier = nn.Sequential(nn.Dropout(0.2), classifier(HEAD, classes, grouped_classifier))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,8 +1,11 @@
 """Starts a supernet from a trained plain network: its numbers become the full network's."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wenet_trainer.errors import NetworkError
@@ -59,10 +62,29 @@ def load_full(net: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
             else:
                 tensor.copy_(state_dict[name])
         for switch in switches.values():
-            full = {name: value for name, value in switch.state_dict().items() if not name.startswith("patterns.")}
-            for level, norm in switch.norms():
-                if level > 1:
-                    norm.load_state_dict(full)
+            start_patterns(switch)
+
+
+def start_patterns(switch: SwitchableBatchNorm) -> None:
+    """Start every other pattern's norm as a copy of pattern 1's affine parameters and statistics."""
+    for level, norm in switch.norms():
+        if level > 1:
+            norm.load_state_dict({name: switch.state_dict()[name] for name in norm.state_dict()})
+
+
+def read_pretrained(path: Path) -> dict[str, Tensor]:
+    """The state dict of a plain network from a safetensors file.
+
+    Raises:
+        NetworkError: there is no such file, or it is another format; pickles are never loaded.
+    """
+    try:
+        return load_file(str(path))
+    except (OSError, SafetensorError) as error:
+        raise NetworkError(
+            f"cannot read {path} as safetensors ({error}): save the plain network's state dict with "
+            "safetensors.torch.save_file; other formats may run code when they are read"
+        ) from None
 
 
 def _stored_orders(net: nn.Module) -> dict[str, Tensor]:

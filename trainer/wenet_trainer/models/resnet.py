@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from wenet_trainer.models.classifier import classifier
 from wenet_trainer.models.digits_resnet import Bottleneck
 
 EXPANSION = 4
@@ -14,20 +15,27 @@ class ResNet50(nn.Module):
         classes: labels.
         width: channels after the stem, a multiple of 16; each stage's inner channels are twice the last one's.
         layers: bottlenecks of each stage.
+        grouped_classifier: 1 makes the head weight-enabled.
     """
 
-    def __init__(self, classes: int = 1000, width: int = 64, layers: tuple[int, int, int, int] = (3, 4, 6, 3)) -> None:
+    def __init__(
+        self,
+        classes: int = 1000,
+        width: int = 64,
+        layers: tuple[int, int, int, int] = (3, 4, 6, 3),
+        grouped_classifier: int = 0,
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = _stage(width, width, layers[0], stride=1)
         self.layer2 = _stage(width * 4, width * 2, layers[1], stride=2)
         self.layer3 = _stage(width * 8, width * 4, layers[2], stride=2)
         self.layer4 = _stage(width * 16, width * 8, layers[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(width * 32, classes)
+        self.fc = classifier(width * 32, classes, grouped_classifier)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

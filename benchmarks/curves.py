@@ -1,0 +1,52 @@
+"""Accuracy over multiply-accumulates: interpolated curves, operating points, and differences with their errors."""
+
+from collections.abc import Sequence
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.trained import Mode
+
+POINTS = 25
+
+
+def curve(modes: Sequence[Mode]) -> list[tuple[float, float]]:
+    """The points of a trained network's curve, by ascending cost: what validation chose, as the test found it.
+
+    Points are those that no cheaper one beats on validation. Nothing is chosen by test accuracy.
+    """
+    chosen: list[tuple[float, float]] = []
+    best = -1.0
+    for mode in sorted(modes, key=lambda mode: (mode.macs, -mode.validation)):
+        if mode.validation > best and mode.test is not None:
+            chosen.append((float(mode.macs), mode.test))
+            best = mode.validation
+    return chosen
+
+
+def common_range(macs: Sequence[Sequence[int]]) -> tuple[float, float]:
+    """From the dearest of the cheapest candidates to the cheapest of the dearest: known before training."""
+    return float(max(min(one) for one in macs)), float(min(max(one) for one in macs))
+
+
+def operating_points(low: float, high: float) -> NDArray[np.float64]:
+    """A uniform grid of costs, both ends included."""
+    return np.linspace(low, high, POINTS)
+
+
+def at(points: Sequence[tuple[float, float]], costs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Accuracy at each cost, interpolated linearly between the curve's points; flat beyond its ends."""
+    return np.interp(costs, [cost for cost, _ in points], [accuracy for _, accuracy in points])
+
+
+def paired(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[float, float]:
+    """Difference of two accuracies on the same images and its standard error, in percentage points."""
+    difference = ours.astype(np.float64) - theirs
+    return 100 * float(difference.mean()), 100 * float(difference.std(ddof=1)) / sqrt(len(difference))
+
+
+def over_seeds(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard error over seeds; the error of one seed is not known and given as 0."""
+    found = np.asarray(values)
+    return float(found.mean()), float(found.std(ddof=1) / sqrt(len(found))) if len(found) > 1 else 0.0

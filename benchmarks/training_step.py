@@ -1,0 +1,180 @@
+"""What does one step of Algorithm 1 cost, against the plain way and against its own parts?"""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.common import ROOT, Arguments, Figure, Measured, at_least, at_most, reported, run
+from benchmarks.plain_ways import by_autograd, masked
+from wenet_trainer.cost import measure_costs
+from wenet_trainer.data import open_source
+from wenet_trainer.data.base import input_shape
+from wenet_trainer.distill import EmaTeacher
+from wenet_trainer.models import build
+from wenet_trainer.network import make_network
+from wenet_trainer.optimizer import open_optimizer
+from wenet_trainer.recipe import Recipe
+from wenet_trainer.sampling import open_sampler
+from wenet_trainer.sampling.base import Plan, Sampler
+from wenet_trainer.space import GroupConfig, SearchSpace
+from wenet_trainer.step import Step
+
+QUESTION = "What does a step of Algorithm 1 cost against full-size masked weights, and against its own parts?"
+NETWORKS = ("resnet50", "mobilenet_v2", "efficientnet_b0")
+PIXELS, BATCH, SAMPLES = 128, 8, 4
+RECIPE = Recipe(batch=BATCH, teacher="none")
+
+
+def measure(arguments: Arguments) -> Measured:
+    """The paper's networks at 128 px, one thread; with `--quick` a tiny one."""
+    torch.set_num_threads(1)
+    figures: dict[str, Figure] = {}
+    samples: dict[str, Any] = {"pixels": PIXELS, "batch": BATCH, "samples": SAMPLES, "threads": 1}
+    for name in ("tiny",) if arguments.quick else NETWORKS:
+        found, samples[name] = _times(name, 2 if arguments.quick else 9, arguments.seed)
+        figures.update({f"{name}: {key}": figure for key, figure in found.items()})
+    for name in ("tiny",) if arguments.quick else NETWORKS:
+        figures.update(_memory(name))
+    return figures, samples
+
+
+def _times(name: str, rounds: int, seed: int) -> Measured:
+    torch.manual_seed(seed)
+    net = build(name).train()
+    shape = (1, 32, 32) if name == "tiny" else (3, PIXELS, PIXELS)
+    inputs, labels = torch.randn(BATCH, *shape), torch.randint(0, 10, (BATCH,))
+    sampler = _sampler(net, shape, SAMPLES)
+    costs, full = measure_costs(net, shape), sampler.layers.full()
+    step = Step(net, open_optimizer(net, RECIPE), RECIPE)
+    taught = Step(net, open_optimizer(net, RECIPE), RECIPE, teacher=EmaTeacher(net, 0.997))
+    rng = random.Random(seed)
+    taken: dict[str, list[float]] = {}
+    shares = []
+    for index in range(rounds + 1):  # the first one warms up
+        configs = sampler.sandwich(rng)
+        ways: dict[str, Callable[[], None]] = {
+            "plain": lambda: _step(step, inputs, labels, [full]),
+            "step": lambda configs=configs: _step(step, inputs, labels, configs),  # type: ignore[misc]
+            "taught": lambda configs=configs: _step(taught, inputs, labels, configs),  # type: ignore[misc]
+            "parts": lambda configs=configs: _parts(step, inputs, labels, configs),  # type: ignore[misc]
+        }
+        for key, way in ways.items():
+            _clock(taken if index else {}, key, way)
+        for key, changed in (("masked", masked), ("by autograd", by_autograd)):
+            with changed(net):
+                _clock(taken if index else {}, key, lambda configs=configs: _step(step, inputs, labels, configs))  # type: ignore[misc]
+        shares.append(sum(costs.macs(config) for config in configs) / costs.macs(full))
+    middle = {key: float(np.median(values)) for key, values in taken.items()}
+    limit = SAMPLES / float(np.mean(shares))
+    how = f"processor time, median of {rounds} interleaved rounds, s = {SAMPLES}, batch {BATCH}, {shape[-1]} px"
+    figures = {
+        "masked over ours": at_least(
+            _ratio(taken, "masked", "step"), 1.4, "x", f"{how}; the arithmetic alone: {limit:.2f}"
+        ),
+        "enabled by autograd over ours": reported(_ratio(taken, "by autograd", "step"), "x", how),
+        "step over its parts": at_most(_ratio(taken, "step", "parts"), 1.1, "x", f"{how}; parts: each alone"),
+        "step over plain training": reported(_ratio(taken, "step", "plain"), "x", f"{how}; plain: the full network"),
+        "ema teacher over none": reported(_ratio(taken, "taught", "step"), "x", how),
+        "plain step": reported(1000 * middle["plain"], "ms", how),
+    }
+    return figures, {"seconds": taken, "macs_shares": shares}
+
+
+def _ratio(taken: Mapping[str, Sequence[float]], over: str, under: str) -> float:
+    """Median of the rounds' ratios, so that the machine's drift cancels."""
+    return float(np.median(np.divide(taken[over], taken[under])))
+
+
+def _clock(taken: dict[str, list[float]], key: str, way: Callable[[], None]) -> None:
+    started = time.process_time()
+    way()
+    taken.setdefault(key, []).append(time.process_time() - started)
+
+
+def _step(step: Step, inputs: Tensor, labels: Tensor, configs: Sequence[GroupConfig]) -> None:
+    step.gradients(inputs, labels, configs)
+    step.update()
+
+
+def _parts(step: Step, inputs: Tensor, labels: Tensor, configs: Sequence[GroupConfig]) -> None:
+    """Every sub-network alone; the weights move once, as in a step."""
+    for config in configs:
+        step.gradients(inputs, labels, [config])
+    step.update()
+
+
+def _sampler(net: nn.Module, shape: tuple[int, ...], samples: int) -> Sampler:
+    plan = Plan(samples, 1, 1, 0)
+    return open_sampler("target", plan, SearchSpace.of(net), SearchSpace.of(net, "block"), measure_costs(net, shape))
+
+
+def step_seconds(recipe: Recipe, samples: int, rounds: int = 12) -> float:
+    """Processor seconds of one step of a recipe with so many sub-networks, median."""
+    torch.set_num_threads(1)
+    source = open_source(recipe.data, recipe.seed)
+    net = make_network(recipe).train()
+    shape = input_shape(source)
+    sampler = _sampler(net, shape, samples)
+    step = Step(net, open_optimizer(net, recipe), recipe, teacher=EmaTeacher(net, recipe.teacher_decay))
+    inputs, labels = torch.randn(recipe.batch, *shape), torch.randint(0, len(source.labels), (recipe.batch,))
+    taken: dict[str, list[float]] = {}
+    rng = random.Random(0)
+    for _ in range(rounds):
+        configs = sampler.sandwich(rng)
+        _clock(taken, "step", lambda configs=configs: _step(step, inputs, labels, configs))  # type: ignore[misc]
+    return float(np.median(taken["step"]))
+
+
+def _memory(name: str) -> dict[str, Figure]:
+    """Peak memory of training in processes of their own."""
+    grown = {way: _peak_mb(name, way) for way in ("plain", "none", "ema")}
+    how = f"peak resident memory of a fresh process, batch {BATCH}, less that before the network was made"
+    return {
+        f"{name}: memory over plain training, {teacher}": at_most(grown[way] / grown["plain"], 1.3, "x", how)
+        for way, teacher in (("none", "no teacher"), ("ema", "ema teacher"))
+    } | {f"{name}: memory of plain training": reported(grown["plain"], "MB", how)}
+
+
+def _peak_mb(name: str, way: str) -> float:
+    command = [sys.executable, "-m", "benchmarks.training_step", "--peak", name, way]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return float(json.loads(done.stdout))
+
+
+def _print_peak(name: str, way: str) -> None:
+    """Train three steps and print how much the process grew, MB."""
+    torch.set_num_threads(1)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
+    before = _status_mb("VmRSS")
+    net = build(name).train()
+    shape = (1, 32, 32) if name == "tiny" else (3, PIXELS, PIXELS)
+    inputs, labels = torch.randn(BATCH, *shape), torch.randint(0, 10, (BATCH,))
+    sampler = _sampler(net, shape, SAMPLES)
+    teacher = EmaTeacher(net, 0.997) if way == "ema" else None
+    step = Step(net, open_optimizer(net, RECIPE), RECIPE, teacher=teacher)
+    rng = random.Random(0)
+    for _ in range(3):
+        _step(step, inputs, labels, [sampler.layers.full()] if way == "plain" else sampler.sandwich(rng))
+    print(json.dumps(max(1.0, _status_mb("VmHWM") - before)))
+
+
+def _status_mb(key: str) -> float:
+    """A line of this process's status: VmRSS now, VmHWM the most there was."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line for line in lines if line.startswith(key)).split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--peak"]:
+        _print_peak(*sys.argv[2:])
+    else:
+        run("training_step", QUESTION, measure, needs_bundle=False)

@@ -1,0 +1,112 @@
+"""What a traced forward says about its values; each operation is tried rather than looked up."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.trainer.convert.nets import SqueezeExcite, Swish
+from wenet_trainer.convert.flow import Flow
+from wenet_trainer.convert.tracing import trace
+
+
+class Between(nn.Module):
+    """A convolution, an operation, and nothing else."""
+
+    def __init__(self, operation):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 32, 1)
+        self.operation = operation
+
+    def forward(self, x):
+        return self.operation(self.conv(x))
+
+
+def last(operation, training=False):
+    flow = Flow(trace(Between(operation), training=training))
+    (output,) = (node for node in flow.nodes if node.op == "output")
+    return flow, flow.sources(output)[0]
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        F.relu,
+        torch.sigmoid,
+        torch.relu_,
+        lambda x: x.clamp(min=0),
+        lambda x: x * 0.5 + 1,
+        lambda x: F.max_pool2d(x, 2),
+        lambda x: F.interpolate(x, scale_factor=2),
+        lambda x: F.dropout2d(x, 0.5, training=True),
+        lambda x: x.mean((2, 3), keepdim=True),
+        nn.LeakyReLU(inplace=True),
+        nn.PReLU(),
+        nn.Dropout(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Identity(),
+        Swish,
+    ],
+)
+def test_activations_dropout_and_pooling_are_channelwise_however_they_are_written(operation):
+    if operation is Swish:
+        operation = type("MySwish", (nn.Module,), {"forward": lambda self, x: x * torch.sigmoid(x)})()
+    flow, node = last(operation)
+    assert flow.channelwise(node)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: x.flatten(1),
+        lambda x: x[:, :32],
+        lambda x: torch.roll(x, 1, 1),
+        lambda x: x.chunk(2, 1)[0],
+        lambda x: x.view(-1, 2, 16, 24, 20).transpose(1, 2).reshape(-1, 32, 24, 20),
+        lambda x: torch.cat([x, x], 1),
+        lambda x: x + x,
+        lambda x: x.mean((2, 3)),
+        nn.PReLU(32),
+        nn.GroupNorm(4, 32),
+        nn.LocalResponseNorm(3),
+        nn.PixelShuffle(2),
+        nn.Conv2d(32, 32, 1),
+    ],
+)
+def test_what_joins_mixes_or_numbers_channels_is_not(operation):
+    flow, node = last(operation)
+    slices_nothing = node.name.startswith("getitem") and flow.channelwise(node)  # x[:, :32] of 32 channels
+    assert slices_nothing or not flow.channelwise(node)
+
+
+def test_an_activation_with_a_hook_is_not_channelwise_because_the_hook_sees_the_order():
+    hooked = nn.ReLU()
+    hooked.register_forward_hook(lambda module, inputs, output: None)
+    flow, node = last(hooked)
+    assert not flow.channelwise(node)
+
+
+def test_a_user_activation_that_mixes_channels_is_found_out():
+    flow, node = last(type("Mixing", (nn.Module,), {"forward": lambda self, x: x - x.roll(1, 1)})())
+    assert not flow.channelwise(node)
+
+
+def test_trying_leaves_torchs_randomness_alone():
+    found = trace(Between(lambda x: torch.rrelu(x, training=True)), training=True)
+    state = torch.get_rng_state()
+    Flow(found)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_squeeze_is_known_by_its_single_position():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.squeeze, self.after = nn.Conv2d(3, 32, 1), SqueezeExcite(32), nn.Conv2d(32, 32, 1)
+
+        def forward(self, x):
+            return self.after(self.squeeze(self.conv(x)))
+
+    flow = Flow(trace(Net(), training=False))
+    found = {name: flow.one_position(flow.calls(name)[0]) for name in ("conv", "squeeze.fc1", "squeeze.fc2", "after")}
+    assert found == {"conv": False, "squeeze.fc1": True, "squeeze.fc2": True, "after": False}
