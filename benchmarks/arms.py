@@ -9,7 +9,7 @@ from torch import nn
 from wenet_trainer.cost import measure_costs
 from wenet_trainer.models.small_resnet import SmallResNet
 from wenet_trainer.recipe import Recipe
-from wenet_trainer.sampling.target import TiltedDraw
+from wenet_trainer.sampling.target import DrawAtCost
 from wenet_trainer.space import SearchSpace
 from wenet_trainer.supernet import Flexible
 
@@ -87,7 +87,7 @@ def candidates(net: nn.Module, *, hull: bool) -> dict[str, dict[str, int]]:
     found = {f"1/{level}": dict(space.uniform(level)) for level in names}
     if hull and not isinstance(net, Flexible):
         costs = measure_costs(net, INPUT)
-        draw = TiltedDraw(space, costs)
+        draw = DrawAtCost(space, costs)
         least, greatest = (log(value) for value in draw.range)
         rng = Random(0)
         for index in range(DRAWN):

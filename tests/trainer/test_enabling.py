@@ -39,6 +39,33 @@ def test_a_convolution_and_its_gradients_equal_the_masked_full_one(groups, kerne
         assert not torch.allclose(conv(x), expected, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize(("ins", "outs"), [(96, 192), (48, 48), (64, 16), (16, 64), (32, 32)])
+@pytest.mark.parametrize("groups", [2, 4, 8, 16])
+def test_groups_that_fill_no_vector_are_run_together_and_give_the_same(ins, outs, groups):
+    torch.manual_seed(0)
+    conv = WeightEnabledConv2d(ins, outs, 3, padding=1)
+    conv.set_groups(groups)
+    x = torch.randn(2, ins, 4, 4, requires_grad=True)
+    out = conv(x)
+    other, weight = x.detach().clone().requires_grad_(), conv.weight.detach().clone().requires_grad_()
+    expected = F.conv2d(other, weight * mask(weight, groups), None, 1, 1)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    gradient = torch.randn_like(out)
+    out.backward(gradient)
+    expected.backward(gradient)
+    torch.testing.assert_close(conv.weight.grad, weight.grad * mask(weight, groups), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(x.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("emitted", [1, 2, 4, 8])
+def test_blocks_run_together_stand_on_a_diagonal_between_zeros(emitted):
+    weight = torch.randn(32, 16, 3, 3)
+    merged = enabled(weight, 8, emitted)
+    assert merged.shape == (emitted, 32 // emitted, 16 // emitted, 3, 3)
+    masked = block_diagonal(weight * mask(weight, 8), emitted)
+    assert torch.equal(merged, masked)
+
+
 @pytest.mark.parametrize("groups", [1, 2, 16])
 def test_a_dense_layer_and_its_gradients_equal_the_masked_full_one(groups):
     torch.manual_seed(groups)

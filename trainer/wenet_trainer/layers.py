@@ -15,6 +15,7 @@ from wenet_trainer.enabling import enabled
 from wenet_trainer.errors import NetworkError
 
 MAX_GROUPS = 16
+VECTOR = 8  # channels; a CPU's grouped convolution falls to a slow path when a group has no multiple of them
 PRODUCT_GROUPS, PRODUCT_PIXELS = 4, 64  # where the product is quicker, measured with ResNet-50's layers
 
 
@@ -68,10 +69,20 @@ class WeightEnabledConv2d(nn.Conv2d):
         groups = self.active_groups
         if groups == 1:  # the parameter itself is used, so an export keeps its name
             return super().forward(input)
-        blocks = enabled(self.weight, groups)
         if self._is_quicker_as_product(input):
-            return self._product(input, blocks)
-        return F.conv2d(input, blocks.flatten(0, 1), self.bias, self.stride, self.padding, self.dilation, groups)
+            return self._product(input, enabled(self.weight, groups))
+        if input.device.type == "cpu":
+            groups = self._vector_groups()
+        weight = enabled(self.weight, self.active_groups, groups).flatten(0, 1)
+        return F.conv2d(input, weight, self.bias, self.stride, self.padding, self.dilation, groups)
+
+    def _vector_groups(self) -> int:
+        """The most groups, of those that can hold the active ones, whose channels fill whole vectors."""
+        groups = self.active_groups
+        while groups > 1 and (self.in_channels // groups % VECTOR or self.out_channels // groups % VECTOR):
+            groups //= 2
+        # With a vector in none, as many groups as there are cost least.
+        return groups if groups > 1 else self.active_groups
 
     def _is_quicker_as_product(self, input: Tensor) -> bool:
         # On a CPU torch runs a grouped 1x1 convolution group after group and joins the results; one

@@ -263,6 +263,8 @@ def _check_images(source: Source, workers: int) -> int:
 
 
 def _check_classes(net: nn.Module, source: Source) -> None:
+    if len(source.labels) < 2:
+        raise TrainingError(f"the data has only one class, {source.labels}: there is nothing to tell apart")
     image = torch.zeros(1, *input_shape(source), device=next(net.parameters()).device)
     answers = logits(net, image)
     if answers.shape != (1, len(source.labels)):

@@ -12,7 +12,7 @@ from wenet_trainer.models import build
 from wenet_trainer.peers.networks import slimmable_small_resnet
 from wenet_trainer.sampling import SAMPLINGS, open_sampler
 from wenet_trainer.sampling.base import Plan, Sampler
-from wenet_trainer.sampling.target import TiltedDraw
+from wenet_trainer.sampling.target import DrawAtCost
 from wenet_trainer.space import GroupConfig, SearchSpace
 
 
@@ -86,10 +86,10 @@ def test_target_sampling_reaches_costs_that_uniform_draws_never_come_near():
     assert sum(share > 0.65 for share in drawn["target"]) > 20
 
 
-def test_a_tilted_draw_costs_on_average_what_was_asked_for():
+def test_a_draw_at_a_cost_costs_that_on_average():
     net = build("digits_resnet")
     space, costs = SearchSpace.of(net), measure_costs(net, (1, 32, 32))
-    draw = TiltedDraw(space, costs)
+    draw = DrawAtCost(space, costs)
     full = costs.macs(space.full())
     rng = random.Random(0)
     for share in (0.25, 0.5, 0.75):
@@ -97,11 +97,11 @@ def test_a_tilted_draw_costs_on_average_what_was_asked_for():
         assert sum(found) / len(found) == pytest.approx(share, abs=0.03)
 
 
-def test_a_tilted_draw_stays_under_its_ceilings():
+def test_a_draw_at_a_cost_stays_under_its_ceilings():
     net = build("digits_resnet")
     space, costs = SearchSpace.of(net), measure_costs(net, (1, 32, 32))
     ceilings = {name: 1 if "conv2" in name else 4 for name in space.allowed}
-    draw = TiltedDraw(space, costs, ceilings)
+    draw = DrawAtCost(space, costs, ceilings)
     rng = random.Random(0)
     drawn = [draw.draw_log_uniform(rng) for _ in range(50)]
     assert all(config[name] <= ceilings[name] for config in drawn for name in config)

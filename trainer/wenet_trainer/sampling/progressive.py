@@ -25,7 +25,7 @@ from wenet_trainer.errors import TrainingError
 from wenet_trainer.evaluate import logits, recalibrated
 from wenet_trainer.sampling.base import Plan, Sampler, Trial
 from wenet_trainer.sampling.noise import learn_noise
-from wenet_trainer.sampling.target import TiltedDraw
+from wenet_trainer.sampling.target import DrawAtCost
 from wenet_trainer.space import GroupConfig, SearchSpace
 
 STAGES = 6
@@ -62,7 +62,7 @@ class ProgressiveSampler(Sampler):
         self._noise = learn_noise(trial.net, images, labels, self.plan.seed + epoch)
         self._ceilings = raised(self._ceilings, self._noise, self.layers.allowed, THRESHOLD)
         rng = random.Random(f"{self.plan.seed}/{epoch}/pool")
-        drawn = TiltedDraw(self.layers, self._costs, self._ceilings)
+        drawn = DrawAtCost(self.layers, self._costs, self._ceilings)
         least, greatest = (log(macs) for macs in drawn.range)
         self._pool = []
         for place in range(POOL):
