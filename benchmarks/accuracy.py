@@ -27,9 +27,9 @@ BASE = Recipe(
     data="generated",
     model=SUPERNET,
     model_arguments={"classes": 24, "width": 16, "depth": 3},
-    epochs=12,
+    epochs=32,
     batch=64,
-    learning_rate=3e-3,
+    learning_rate=8e-3,
 )
 UNIFORM = [f"1/{groups}" for groups in GROUPS]
 

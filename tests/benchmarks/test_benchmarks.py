@@ -13,7 +13,7 @@ from benchmarks.report import table
 from tests.supernets import write_test_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("switching", "overhead", "lowering", "loading", "grouped_gemm")
+NAMES = ("switching", "overhead", "lowering", "loading", "grouped_gemm", "training_step", "accuracy")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,6 +48,9 @@ def test_a_figure_over_its_goal_is_not_met() -> None:
 
 
 def test_every_benchmark_is_tested_here() -> None:
-    helpers = {"__init__", "common", "report", "bare_handler", "networks", "floors", "variants", "bundles", "resident"}
+    helpers = {
+        "__init__", "common", "report", "bare_handler", "networks", "floors", "variants", "bundles", "resident",
+        "arms", "trained", "curves", "plain_ways",
+    }  # fmt: skip
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - helpers == set(NAMES)
     assert importlib.util.find_spec("benchmarks.common") is not None

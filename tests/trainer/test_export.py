@@ -15,7 +15,14 @@ from wenet_trainer.checkpoint import Checkpoint
 from wenet_trainer.data.base import normalise
 from wenet_trainer.errors import ExportError
 from wenet_trainer.explore.frontier import find_frontier
-from wenet_trainer.export import TOLERANCE, export_bundle, relative_deviation, torch_answers
+from wenet_trainer.export import (
+    TOLERANCE,
+    check_mode,
+    export_bundle,
+    relative_deviation,
+    rounding,
+    torch_answers,
+)  # fmt: skip
 from wenet_trainer.recipe import Recipe
 from wenet_trainer.space import SearchSpace
 from wenet_trainer.topology import describe
@@ -90,6 +97,21 @@ def test_a_mode_that_deviates_fails_the_export_and_nothing_is_written(checkpoint
     with pytest.raises(ExportError, match=r"mode 'm0' .* deviates from torch by .* nothing was written"):
         export_bundle(checkpoint, frontier, tmp_path / "bundle", quiet=True)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_what_torch_rounds_itself_is_no_deviation(checkpoint, frontier, monkeypatch):
+    net, mode = checkpoint.network(), frontier.modes[0]
+    images = torch.randn(4, 1, 32, 32)
+    statistics, answers = torch_answers(net, mode.groups, torch.randn(64, 1, 32, 32), images)
+    own = rounding(net, mode.groups, statistics, images)
+    assert 1e-9 < own < 1e-5
+    described = describe(net, (1, 32, 32))
+    monkeypatch.setattr("wenet_trainer.export.TOLERANCE", 0.0)
+    monkeypatch.setattr("wenet_trainer.export.ROUNDINGS", 1e4)
+    check_mode(net, described, mode, statistics, images, answers)
+    monkeypatch.setattr("wenet_trainer.export.ROUNDINGS", 1e-4)
+    with pytest.raises(ExportError, match="deviates from torch"):
+        check_mode(net, described, mode, statistics, images, answers)
 
 
 def test_a_frontier_of_another_network_is_refused(checkpoint, frontier, tmp_path):

@@ -6,8 +6,10 @@ from torch import nn
 from wenet_runtime.engines.ort import OrtBackend
 from wenet_runtime.materialize import materialize
 from wenet_trainer.errors import ExportError
+from wenet_trainer.evaluate import recalibrated
 from wenet_trainer.layers import WeightEnabledLinear
 from wenet_trainer.models.tiny import TinyNet
+from wenet_trainer.space import SearchSpace
 from wenet_trainer.supernet import fixed_norms, shuffles, switchable_norms, weight_enabled
 from wenet_trainer.topology import describe
 
@@ -133,3 +135,26 @@ def test_a_dense_layer_over_tokens_is_refused():
         ExportError, match=r"'first.weight' should be read by exactly one Gemm .* but is by .*Transpose"
     ):
         describe(Dense(tokens=True), (1, 32, 32))
+
+
+class WithHelper(TinyNet):
+    """A second head that only training runs, as GoogLeNet's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.helper_bn = nn.BatchNorm2d(32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.helper_bn(self.stem(x))
+        return super().forward(x)
+
+
+def test_a_norm_that_only_training_runs_is_no_part_of_the_topology():
+    net = WithHelper().eval()
+    described = describe(net, (1, 32, 32))
+    assert all("helper" not in pattern.weight for norm in described.norms for pattern in norm.patterns.values())
+    assert len(described.norms) == len(describe(TinyNet(), (1, 32, 32)).norms)
+    with recalibrated(net, SearchSpace.of(net).full(), torch.randn(8, 1, 32, 32)) as statistics:
+        assert not any("helper" in name for name in statistics)
+        assert "stem_bn.running_mean" in statistics

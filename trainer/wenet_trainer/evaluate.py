@@ -127,6 +127,7 @@ def recalibrated(net: nn.Module, config: Mapping[str, int], inputs: Tensor) -> I
         yield {
             f"{name}.{key}": _present(value).cpu().numpy().astype(np.float32)
             for name, norm in norms.items()
+            if norm.num_batches_tracked  # else evaluation does not run it
             for key, value in (("running_mean", norm.running_mean), ("running_var", norm.running_var))
         }
     finally:

@@ -13,6 +13,7 @@ class Options:
     """Settings of one run; a resumed one may have others."""
 
     device: str = setting("auto", "auto, cpu or cuda")
+    threads: int = setting(0, "threads of torch; 0 leaves it to torch, 1 is often quickest for small networks")
     workers: int = setting(0, "processes that read images; 0 reads them in between")
     channels_last: bool = setting(False, "keep images as NHWC, which convolutions on a GPU with amp want")
     compile: bool = setting(False, "torch.compile the uniform configurations")
@@ -24,6 +25,6 @@ class Options:
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
             raise TrainingError(f"unknown device '{self.device}': known are {', '.join(DEVICES)}")
-        for name in ("workers", "validate_images", "recalibrate"):
+        for name in ("threads", "workers", "validate_images", "recalibrate"):
             if getattr(self, name) < 0:
                 raise TrainingError(f"{name} is {getattr(self, name)}, but cannot be negative")

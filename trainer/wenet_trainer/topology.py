@@ -59,6 +59,7 @@ def describe(net: nn.Module, input_shape: tuple[int, int, int]) -> Supernet:
     ) + tuple(
         Norm(_node(readers, f"{name}.weight", "BatchNormalization"), None, norm.eps, {1: _pattern(name)})
         for name, norm in fixed_norms(net).items()
+        if f"{name}.weight" in readers  # a head that only training runs has norms, too
     )
     mixes = tuple(
         Shuffle(_node(readers, f"{name}.permutation", "Gather"), shuffle.channels, shuffle.groups)

@@ -75,6 +75,8 @@ def train(
         CheckpointError: the disk is too small for the checkpoint.
     """
     options = options or Options()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     device = open_device(options.device, int(os.environ.get("LOCAL_RANK", "0")))
     with workers(device) as joined:
         training = Training(

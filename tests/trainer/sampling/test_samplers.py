@@ -57,14 +57,21 @@ def test_uniform_sampling_draws_every_layer_on_its_own():
     assert any(len({config[name] for name in one.blocks.knobs[0]}) > 1 for config in drawn)
 
 
-def test_target_sampling_draws_a_uniform_mode_every_other_time():
-    one = sampler("target")
+def test_target_sampling_trains_uniform_modes_and_others_now_and_then(monkeypatch):
+    one = sampler("target", samples=4)
     rng = random.Random(0)
     uniform = set(one.layers.uniforms()[1:-1])
-    for _ in range(5):
-        drawn = one.sandwich(rng)[2:]
-        assert drawn[0] in uniform
-        assert drawn[2] in uniform
+    share = sum(config in uniform for _ in range(100) for config in one.sandwich(rng)[2:]) / 200
+    assert 0.7 < share < 0.95
+    monkeypatch.setattr("wenet_trainer.sampling.target.NOW_AND_THEN", 0.0)
+    assert all(len({*one.sandwich(rng)[2:]} & uniform) == 2 for _ in range(20))  # never one twice
+
+
+def test_target_sampling_with_many_samples_adds_networks_at_drawn_costs():
+    one = sampler("target", samples=20)
+    uniform = set(one.layers.uniforms())
+    drawn = one.sandwich(random.Random(0))
+    assert sum(config not in uniform for config in drawn) > 10
 
 
 def shares(configs: list[GroupConfig], costs: Costs, full: GroupConfig) -> list[float]:

@@ -65,8 +65,8 @@ class Scene:
     smallest: float = 0.6
     largest: float = 0.9
     contrast: float = 0.15
-    clutter: float = 0.3
-    noise: float = 0.06
+    clutter: float = 0.2
+    noise: float = 0.03
 
     def __post_init__(self) -> None:
         limits = {"smallest": (0.2, 1.0), "largest": (self.smallest, 1.0), "contrast": (0.0, 0.3)}
@@ -95,7 +95,7 @@ class Generated:
     seed: int = 0
     size: int = 32
     scene: Scene = Scene()
-    train_images: int = 8000
+    train_images: int = 2500
     validation_images: int = 2000
     test_images: int = 10000
     classes: int = CLASSES

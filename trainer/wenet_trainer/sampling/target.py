@@ -15,6 +15,8 @@ from wenet_trainer.errors import TrainingError
 from wenet_trainer.sampling.base import Plan, Sampler
 from wenet_trainer.space import GroupConfig, SearchSpace
 
+NOW_AND_THEN = 0.2  # share of the uniform modes' places that others take
+
 
 class DrawAtCost:
     """Draws configurations whose expected cost is what was asked for.
@@ -62,9 +64,10 @@ class DrawAtCost:
 
 
 class TargetSampler(Sampler):
-    """Every other draw is a uniform mode between full and smallest, the rest lie at a drawn cost.
+    """First uniform modes between full and smallest, no one twice in a step; then networks at drawn costs.
 
-    Those move single layers or whole blocks, as a search over the one or the other will.
+    Now and then a network at a drawn cost takes a uniform mode's place, so that few samples reach them,
+    too. They move single layers or whole blocks, as a search over the one or the other will.
     """
 
     def __init__(self, plan: Plan, layers: SearchSpace, blocks: SearchSpace, costs: Costs | None) -> None:
@@ -74,8 +77,14 @@ class TargetSampler(Sampler):
         if not self._draws and not self._between:
             raise TrainingError("there is nothing between the full and the smallest network: ask for --samples 2")
 
+    def sandwich(self, rng: random.Random) -> list[GroupConfig]:
+        """The full network, the smallest, uniform modes, and as many others as are left."""
+        wanted = self.plan.samples - 2
+        drawn = rng.sample(self._between, min(wanted, len(self._between)))
+        drawn = [self.draw(index, rng) if rng.random() < NOW_AND_THEN else mode for index, mode in enumerate(drawn)]
+        drawn += [self.draw(index, rng) for index in range(len(drawn), wanted)]
+        return [self.layers.full(), self.layers.smallest(), *drawn]
+
     def draw(self, index: int, rng: random.Random) -> GroupConfig:
-        """A uniform mode, or one at a drawn cost."""
-        if not self._draws or (index % 2 == 0 and self._between):
-            return rng.choice(self._between)
-        return rng.choice(self._draws).draw_log_uniform(rng)
+        """One at a drawn cost; of a network flexible in another way, any but the ends."""
+        return rng.choice(self._draws).draw_log_uniform(rng) if self._draws else rng.choice(self._between)
