@@ -28,7 +28,8 @@ def test_every_epoch_is_said(tmp_path):
 
 
 def test_tensorboard_gets_every_number_of_the_record(tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.backend.event_processing import event_accumulator as accumulator
+
     with watcher(tmp_path, Options(tensorboard=True), lambda line: None) as watch:
         watch(CHECKPOINT)
     events = accumulator.EventAccumulator(str(tmp_path / FOLDER))
@@ -40,6 +41,6 @@ def test_tensorboard_gets_every_number_of_the_record(tmp_path):
 
 def test_without_tensorboard_it_is_said_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(TrainingError, match="pip install tensorboard"):
+    with pytest.raises(TrainingError, match=r"pip install 'wenet-trainer\[tensorboard\]'"):
         with watcher(tmp_path, Options(tensorboard=True), lambda line: None):
             pass

@@ -118,6 +118,14 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, monkeypatch):
         train(Recipe(data=FEW, model="tiny"), tmp_path, quiet=True)
 
 
+def test_one_image_for_each_process_is_refused(tmp_path, monkeypatch):
+    from contextlib import nullcontext
+
+    monkeypatch.setattr("wenet_trainer.train.workers", lambda _device: nullcontext(Workers(0, 4)))
+    with pytest.raises(TrainingError, match="leaves each of 4 processes fewer than two.* a --batch of at least 8"):
+        train(Recipe(data=FEW, model="tiny", batch=4), tmp_path, quiet=True)
+
+
 def _descendants(pid: int) -> list[int]:
     parents = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):

@@ -61,7 +61,7 @@ def _events(folder: Path) -> Iterator[Watch]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise TrainingError("--tensorboard needs TensorBoard: pip install tensorboard") from None
+        raise TrainingError("--tensorboard needs TensorBoard: pip install 'wenet-trainer[tensorboard]'") from None
     with SummaryWriter(str(folder)) as writer:
 
         def watch(checkpoint: Checkpoint) -> None:

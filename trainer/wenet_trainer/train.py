@@ -114,6 +114,11 @@ class Training:
                 f"a batch of {recipe.batch} images cannot be shared by {joined.world} processes: "
                 f"choose a --batch that {joined.world} divides"
             )
+        if recipe.batch // joined.world < 2:
+            raise TrainingError(
+                f"a batch of {recipe.batch} images leaves each of {joined.world} processes fewer than two, and batch "
+                f"norms need two: choose a --batch of at least {2 * joined.world}"
+            )
         self._recipe, self._out, self._options, self._joined, self._device = recipe, out, options, joined, device
         self._quiet = quiet or not joined.first
         self._source = open_source(recipe.data, recipe.seed, recipe.image_size)
