@@ -26,7 +26,7 @@ PROCESSES = 2
 BASE = Recipe(
     data="generated",
     model=SUPERNET,
-    model_arguments={"classes": 24, "width": 16, "depth": 3},
+    model_arguments={"classes": 24, "width": 32, "depth": 3},
     epochs=32,
     batch=64,
     learning_rate=8e-3,
@@ -51,6 +51,8 @@ def _compare(base: Recipe, folder: Path, seeds: Sequence[int]) -> Measured:
     results = _train_all(chosen, folder, seeds)
     figures = {
         **_against(results, "wenet", "us-net", goal=0.732),
+        **_against(results, "wenet", "us-net, shared affine", goal=0.732),
+        **_against(results, "narrow wenet", "narrow us-net", goal=None),
         **_against(results, "wenet", "early exit", goal=None),
         **_static(results),
         **_ceiling(results, folder, seeds),
@@ -67,13 +69,17 @@ def _compare(base: Recipe, folder: Path, seeds: Sequence[int]) -> Measured:
 def _many_epochs(base: Recipe, folder: Path) -> int:
     """Epochs with 20 sub-networks a step that take at least as long as the base's with 4, measured once."""
     path = folder / "many.json"
-    if not path.exists():
-        few_s, many_s = step_seconds(base, 4), step_seconds(base, 20)
-        epochs = math.ceil(base.epochs * few_s / many_s)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps({"few_s": few_s, "many_s": many_s, "epochs": epochs}).encode())
-    epochs = json.loads(path.read_text())["epochs"]
-    return int(epochs)
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found["base"] != base.to_json():
+            raise ValueError(f"{folder} belongs to another recipe: remove it")
+        return int(found["epochs"])
+    few_s, many_s = step_seconds(base, 4), step_seconds(base, 20)
+    epochs = math.ceil(base.epochs * few_s / many_s)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {"base": base.to_json(), "few_s": few_s, "many_s": many_s, "epochs": epochs}
+    write_atomic(path, json.dumps(found).encode())
+    return epochs
 
 
 def _train_all(chosen: Sequence[Arm], folder: Path, seeds: Sequence[int]) -> Results:
@@ -120,7 +126,7 @@ def _static(results: Results) -> dict[str, Figure]:
     gaps = []
     for seed, wenet in enumerate(results["wenet"]):
         line = curve(list(wenet.modes.values()))
-        alone = [results["independent 1/1"][seed], *(results[f"static width {level}"][seed] for level in WIDTH_LEVELS)]
+        alone = [results[f"static width {level}"][seed] for level in WIDTH_LEVELS]
         small = [mode for trained in alone for mode in trained.modes.values() if mode.macs >= line[0][0]]
         costs = np.array([float(mode.macs) for mode in small])
         gaps.append(100 * float((at(line, costs) - np.array([mode.test or 0.0 for mode in small])).mean()))
@@ -153,7 +159,6 @@ def _ablations(results: Results, folder: Path, seeds: Sequence[int]) -> dict[str
     pairs = {
         "shuffle": ("wenet", "without shuffle"),
         "distillation by the average": ("wenet", "without distillation"),
-        "distillation by the average rather than in place": ("wenet", "inplace distillation"),
         "s = 4 rather than 20 in equal time": ("wenet", "s = 20"),
         "target rather than uniform sampling": ("wenet", "uniform sampling"),
         "progressive rather than uniform sampling": ("progressive sampling", "uniform sampling"),
@@ -176,11 +181,12 @@ def _ablations(results: Results, folder: Path, seeds: Sequence[int]) -> dict[str
 def _levels(results: Results) -> dict[str, Figure]:
     """How accurate the modes are at all, so that a gap can be judged."""
     figures = {}
-    for name in ("wenet", "us-net"):
-        for mode in UNIFORM if name == "wenet" else ["1/1", f"1/{len(results[name][0].modes)}"]:
+    for name in ("wenet", "us-net", "us-net, shared affine", "narrow wenet", "narrow us-net"):
+        last = max(int(mode[2:]) for mode in results[name][0].modes if mode.startswith("1/"))
+        for mode in UNIFORM if name.endswith("wenet") else ["1/1", f"1/{last}"]:
             found: list[Mode] = [trained.modes[mode] for trained in results[name]]
             mean, error = over_seeds([100 * (one.test or 0.0) for one in found])
-            what = mode if name == "wenet" else ("full width" if mode == "1/1" else "narrowest")
+            what = mode if name.endswith("wenet") else ("full width" if mode == "1/1" else "narrowest")
             figures[f"{name} {what}"] = reported(
                 mean, "%", f"{found[0].macs / 1e6:.2f} MMACs, ± {error:.2f} over seeds"
             )

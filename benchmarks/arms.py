@@ -50,26 +50,29 @@ def arms(base: Recipe, many_epochs: int) -> list[Arm]:
         many_epochs: epochs for s = 20 that take as long as the base's with s = 4.
     """
     # Channels in steps of 4: with the usual 8 the widths of so small a network would be uneven.
-    arguments = {**base.model_arguments, "divisor": 4}
-    us_net = replace(base, model=US_NET, model_arguments=arguments)
-    narrow = replace(us_net, sampling="fixed", teacher="none")
+    us_net = replace(base, model=US_NET, model_arguments={**base.model_arguments, "divisor": 4})
+    shared = replace(us_net, model_arguments={**us_net.model_arguments, "shared_affine": 1})
+    narrow = {**base.model_arguments, "width": 16}
     alone = replace(base, sampling="fixed", teacher="none")
+    slim = replace(us_net, sampling="fixed", teacher="none")
     return [
         Arm("wenet", base, hull=True),
         Arm("us-net", us_net, hull=True),
+        Arm("us-net, shared affine", shared, hull=True),
         *(Arm(f"independent 1/{groups}", replace(alone, groups=groups)) for groups in GROUPS),
         Arm("without shuffle", replace(base, model=WITHOUT_SHUFFLE)),
         Arm("without distillation", replace(base, teacher="none")),
-        Arm("inplace distillation", replace(base, teacher="inplace")),
+        Arm("s = 20", replace(base, samples=20, epochs=many_epochs)),
         Arm("uniform sampling", replace(base, sampling="uniform"), hull=True),
         Arm("progressive sampling", replace(base, sampling="progressive"), hull=True),
-        Arm("s = 20", replace(base, samples=20, epochs=many_epochs)),
-        *(Arm(f"static width {level}", replace(narrow, groups=level)) for level in WIDTH_LEVELS),
+        Arm("narrow wenet", replace(base, model_arguments=narrow), hull=True),
+        Arm("narrow us-net", replace(us_net, model_arguments={**narrow, "divisor": 4}), hull=True),
+        *(Arm(f"static width {level}", replace(slim, groups=level)) for level in WIDTH_LEVELS),
         Arm("early exit", replace(base, model=EARLY_EXIT), hull=True),
     ]
 
 
-def small_resnet_without_shuffle(classes: int = 24, width: int = 16, depth: int = 3) -> SmallResNet:
+def small_resnet_without_shuffle(classes: int = 24, width: int = 32, depth: int = 3) -> SmallResNet:
     """The supernet with nothing where its shuffles were."""
     net = SmallResNet(classes, width, depth)
     for block in net.blocks:

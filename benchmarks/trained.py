@@ -1,6 +1,7 @@
 """Trains one arm of the accuracy benchmark and evaluates it, once: what is done is read back from its folder."""
 
 import json
+import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -68,12 +69,15 @@ class Trained:
 def run_arm(arm: Arm, folder: Path) -> Trained:
     """Train and evaluate in this process, on one thread; a folder that holds the result is only read."""
     result = folder / "result.json"
+    source = repr(open_source(arm.recipe.data, arm.recipe.seed))  # with its scene and its counts
     if result.exists():
         members = json.loads(result.read_text())
-        if members["recipe"] == arm.recipe.to_json():
+        if (members["recipe"], members["source"]) == (arm.recipe.to_json(), source):
             modes = {name: Mode(**mode) for name, mode in members["modes"].items()}
             return Trained(modes, members["seconds"], members["images"])
         raise ValueError(f"{folder} holds another recipe's result: remove it to train this one")
+    if folder.exists():
+        shutil.rmtree(folder)  # half a training, whose processor time would be half
     torch.set_num_threads(1)
     started = time.process_time()
     checkpoint = train(arm.recipe, folder, options=Options(validate_images=0), quiet=True)
@@ -82,7 +86,7 @@ def run_arm(arm: Arm, folder: Path) -> Trained:
     np.savez_compressed(folder / "right.npz", **right)
     images = len(open_source(arm.recipe.data, arm.recipe.seed).train(0)) * checkpoint.epochs_done
     found = Trained(modes, seconds, images)
-    members = {"recipe": arm.recipe.to_json(), **asdict(found)}
+    members = {"recipe": arm.recipe.to_json(), "source": source, **asdict(found)}
     write_atomic(result, json.dumps(members, indent=1).encode())
     return found
 

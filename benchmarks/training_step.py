@@ -25,7 +25,7 @@ from wenet_trainer.optimizer import open_optimizer
 from wenet_trainer.recipe import Recipe
 from wenet_trainer.sampling import open_sampler
 from wenet_trainer.sampling.base import Plan, Sampler
-from wenet_trainer.space import GroupConfig, SearchSpace
+from wenet_trainer.space import GroupConfig
 from wenet_trainer.step import Step
 
 QUESTION = "What does a step of Algorithm 1 cost against full-size masked weights, and against its own parts?"
@@ -113,8 +113,7 @@ def _parts(step: Step, inputs: Tensor, labels: Tensor, configs: Sequence[GroupCo
 
 
 def _sampler(net: nn.Module, shape: tuple[int, ...], samples: int) -> Sampler:
-    plan = Plan(samples, 1, 1, 0)
-    return open_sampler("target", plan, SearchSpace.of(net), SearchSpace.of(net, "block"), measure_costs(net, shape))
+    return open_sampler("target", Plan(samples, 1, 1, 0), net, shape)
 
 
 def step_seconds(recipe: Recipe, samples: int, rounds: int = 12) -> float:

@@ -122,7 +122,7 @@ def test_one_image_for_each_process_is_refused(tmp_path, monkeypatch):
     from contextlib import nullcontext
 
     monkeypatch.setattr("wenet_trainer.train.workers", lambda _device: nullcontext(Workers(0, 4)))
-    with pytest.raises(TrainingError, match="leaves each of 4 processes fewer than two.* a --batch of at least 8"):
+    with pytest.raises(TrainingError, match=r"leaves each of 4 processes fewer than two.* a --batch of at least 8"):
         train(Recipe(data=FEW, model="tiny", batch=4), tmp_path, quiet=True)
 
 

@@ -1,5 +1,6 @@
 import copy
 import errno
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from wenet_trainer.checkpoint import FILE, read_checkpoint
 from wenet_trainer.errors import CheckpointError, TrainingError
 from wenet_trainer.optimizer import open_optimizer, schedule
 from wenet_trainer.options import Options
+from wenet_trainer.parallel import Workers
 from wenet_trainer.recipe import Recipe
 from wenet_trainer.space import SearchSpace
 from wenet_trainer.step import Step
@@ -98,6 +100,49 @@ def test_a_late_loss_that_is_no_number_keeps_the_checkpoint_of_the_epoch_before(
     assert (tmp_path / FILE).read_bytes() == before
 
 
+def test_weights_that_are_no_numbers_do_not_replace_the_last_good_checkpoint(tmp_path, monkeypatch):
+    train(RECIPE, tmp_path, stop_after=1, quiet=True)
+    before = (tmp_path / FILE).read_bytes()
+    update = Step.update
+
+    def spoil(step):
+        for parameter in step._net.parameters():
+            if parameter.grad is not None:
+                parameter.grad.fill_(float("nan"))
+        update(step)
+
+    calls = []
+    monkeypatch.setattr(Step, "update", lambda step: spoil(step) if len(calls) == 3 else calls.append(update(step)))
+    with pytest.raises(TrainingError, match=r"after epoch 2 \d+ tensors are no numbers any more.* before is kept"):
+        train(RECIPE, tmp_path, quiet=True)  # four steps an epoch: the last one is spoilt
+    assert (tmp_path / FILE).read_bytes() == before
+
+
+def test_a_run_whose_model_s_code_changed_is_refused(tmp_path, monkeypatch):
+    train(RECIPE, tmp_path, stop_after=1, quiet=True)
+    monkeypatch.setattr("wenet_trainer.checkpoint.make_network", lambda recipe: torch.nn.Linear(2, 2))
+    with pytest.raises(CheckpointError, match="was the model's code changed since"):
+        train(RECIPE, tmp_path, quiet=True)
+
+
+def test_a_run_that_goes_on_with_another_number_of_processes_says_so(tmp_path, monkeypatch):
+    train(RECIPE, tmp_path, stop_after=1, quiet=True)
+    monkeypatch.setattr("wenet_trainer.train.workers", lambda _device: nullcontext(Workers(0, 2)))
+    monkeypatch.setattr(Workers, "check_same", lambda *_: None)
+    said = []
+    train(RECIPE, tmp_path, stop_after=0, quiet=True, say=said.append)
+    assert "this run began with 1 processes and goes on with 2" in said[0]
+
+
+def test_data_is_checked_by_one_process_alone(tmp_path, monkeypatch):
+    said = []
+    train(RECIPE, tmp_path, stop_after=0, options=Options(check_data=True), quiet=True, say=said.append)
+    assert said[-1].endswith("images can be read")
+    monkeypatch.setattr("wenet_trainer.train.workers", lambda _device: nullcontext(Workers(0, 2)))
+    with pytest.raises(TrainingError, match=r"--check-data .* run it alone"):
+        train(RECIPE, tmp_path, options=Options(check_data=True), quiet=True)
+
+
 def test_a_full_disk_keeps_the_checkpoint_of_the_epoch_before(tmp_path, monkeypatch):
     train(RECIPE, tmp_path, stop_after=1, quiet=True)
     before = (tmp_path / FILE).read_bytes()
@@ -133,14 +178,16 @@ def test_one_class_alone_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [
-    {"sampling": "progressive"}, {"teacher": "none"}, {"optimizer": "sgd", "clip_norm": 1.0}, {"augment": "flip"},
+    {"sampling": "progressive"}, {"channels_last": True}, {"teacher": "none"}, {"augment": "flip"},
+    {"optimizer": "sgd", "clip_norm": 1.0},
 ])  # fmt: skip
 def test_every_kind_of_state_survives_a_kill(tmp_path, changes):
+    options = Options(channels_last=changes.pop("channels_last", False), validate_images=0)
     recipe = Recipe(**{**RECIPE.to_json(), **changes})
-    straight = train(recipe, tmp_path / "straight", quiet=True)
-    train(recipe, tmp_path / "killed", stop_after=1, quiet=True)
+    straight = train(recipe, tmp_path / "straight", options=options, quiet=True)
+    train(recipe, tmp_path / "killed", stop_after=1, options=options, quiet=True)
     torch.rand(10)
-    resumed = train(recipe, tmp_path / "killed", quiet=True)
+    resumed = train(recipe, tmp_path / "killed", options=options, quiet=True)
     assert all(torch.equal(straight.weights[name], resumed.weights[name]) for name in straight.weights)
     assert dict(straight.sampler) == dict(resumed.sampler)
 
@@ -154,9 +201,11 @@ def test_the_record_of_an_epoch_has_the_accuracy_of_every_uniform_mode(tmp_path)
         assert all(0 <= record[f"accuracy_{groups}"] <= 1 for groups in (1, 16))
 
 
-def test_what_is_watched_does_not_change_what_is_learned(tmp_path):
-    one = train(RECIPE, tmp_path / "one", options=Options(validate_images=0), quiet=True)
-    two = train(RECIPE, tmp_path / "two", options=Options(validate_images=64, recalibrate=64, workers=0), quiet=True)
+@pytest.mark.parametrize("sampling", ["target", "progressive"])
+def test_what_is_watched_does_not_change_what_is_learned(tmp_path, sampling):
+    recipe = Recipe(**{**RECIPE.to_json(), "sampling": sampling})
+    one = train(recipe, tmp_path / "one", options=Options(validate_images=0), quiet=True)
+    two = train(recipe, tmp_path / "two", options=Options(validate_images=64, recalibrate=64, workers=0), quiet=True)
     assert all(torch.equal(one.weights[name], two.weights[name]) for name in one.weights)
 
 

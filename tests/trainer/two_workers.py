@@ -14,7 +14,6 @@ from wenet_trainer.parallel import Workers, workers
 from wenet_trainer.recipe import Recipe
 from wenet_trainer.sampling import open_sampler
 from wenet_trainer.sampling.base import Plan
-from wenet_trainer.space import SearchSpace
 from wenet_trainer.step import Step
 
 BATCH, STEPS = 8, 3
@@ -26,8 +25,7 @@ def steps(
     """Gradients, sub-networks and losses of every step; `halves` are the shares that this process computes."""
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
     step = Step(net, optimizer, Recipe(), workers=joined)
-    space = SearchSpace.of(net)
-    sampler = open_sampler("uniform", Plan(4, 1, 1, 0), space, space, None)
+    sampler = open_sampler("uniform", Plan(4, 1, 1, 0), net, (1, 32, 32))
     rng = random.Random("7/0")
     images = torch.randn(STEPS, BATCH, 1, 32, 32, generator=torch.Generator().manual_seed(1))
     labels = torch.arange(STEPS * BATCH).view(STEPS, BATCH) % 10

@@ -23,8 +23,9 @@ from wenet_trainer.network import make_network
 from wenet_trainer.recipe import Recipe
 
 FORMAT = "wenet-checkpoint"
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
 FILE = "checkpoint.safetensors"
+ACCURACY = "accuracy_"  # and the pattern: a uniform mode's accuracy in a record of the history
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Checkpoint:
         optimizer: state by "<key>.<parameter name>".
         teacher: state of the teacher, empty where it has none.
         sampler: state of the sampling as JSON members, empty where it has none.
+        scaler: what fp16 needs to go on, empty otherwise.
+        world: how many processes shared the batches.
     """
 
     recipe: Recipe
@@ -48,6 +51,8 @@ class Checkpoint:
     optimizer: Mapping[str, Tensor]
     teacher: Mapping[str, Tensor] = field(default_factory=dict)
     sampler: Mapping[str, Any] = field(default_factory=dict)
+    scaler: Mapping[str, float] = field(default_factory=dict)
+    world: int = 1
 
     def network(self) -> nn.Module:
         """The supernet with these weights.
@@ -95,6 +100,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "epochs_done": checkpoint.epochs_done,
         "history": [dict(record) for record in checkpoint.history],
         "sampler": dict(checkpoint.sampler),
+        "scaler": dict(checkpoint.scaler),
+        "world": checkpoint.world,
     }
     metadata = {"format": FORMAT, "format_version": FORMAT_VERSION, "state": json.dumps(state)}
     try:
@@ -121,7 +128,7 @@ def check_disk(out: Path, net: nn.Module, copies: int) -> None:
             what is free.
     """
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(there).free + ((out / FILE).stat().st_size if (out / FILE).exists() else 0)
     wanted = 2 * copies * sum(tensor.numel() * tensor.element_size() for tensor in net.state_dict().values())
     if wanted > free:
         raise CheckpointError(
@@ -168,7 +175,9 @@ def _decode(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tenso
             weights=_under("model.", tensors),
             optimizer=_under("optimizer.", tensors),
             teacher=_under("teacher.", tensors),
-            sampler=state.get("sampler", {}),
+            sampler=dict(state["sampler"]),
+            scaler=dict(state["scaler"]),
+            world=int(state["world"]),
         )
     except (KeyError, TypeError, ValueError, TrainingError, NetworkError) as error:
         raise CheckpointError(f"{path} has a damaged header ({error}): restore it, or train again") from None

@@ -40,10 +40,15 @@ def train(flags: Mapping[str, Any], config: Path | None, out: Out = RUN) -> None
     Many processes: torchrun --nproc-per-node 4 -m wenet_trainer train …
     """
     from wenet_trainer.logs import watcher
+    from wenet_trainer.parallel import is_first
+    from wenet_trainer.progress import tqdm
     from wenet_trainer.train import train as run
 
     recipe, options = read_settings(config, flags)
-    with watcher(out, options, typer.echo) as watch:
+    if not is_first():
+        run(recipe, out, options=options)
+        return
+    with watcher(out, options, tqdm.write) as watch:  # above the bar, not through it
         checkpoint = run(recipe, out, options=options, watch=watch, say=typer.echo)
     seconds = sum(record["seconds"] for record in checkpoint.history)
     typer.echo(f"{checkpoint.epochs_done} epochs in {seconds:.0f} s → {out}; next: wenet-trainer explore --out {out}")

@@ -8,7 +8,6 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-import tomllib
 import typer
 
 from wenet_trainer.errors import TrainingError

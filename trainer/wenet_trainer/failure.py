@@ -10,7 +10,7 @@ from torch import Tensor
 from wenet_runtime.files import write_atomic
 
 
-def save_batch(folder: Path, rank: int, inputs: Tensor, labels: Tensor, configs: Sequence[Mapping[str, int]]) -> Path:
+def save_batch(folder: Path, rank: int, inputs: Tensor, labels: Tensor, configs: Sequence[Mapping[str, int]]) -> str:
     """Write the batch and the sub-networks that gave a loss that is no number.
 
     Args:
@@ -20,10 +20,13 @@ def save_batch(folder: Path, rank: int, inputs: Tensor, labels: Tensor, configs:
         configs: the step's sub-networks, in its metadata as JSON.
 
     Returns:
-        The file, `failed-batch-<rank>.safetensors`.
+        Where it is, in words: the file `failed-batch-<rank>.safetensors`, or why it could not be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"failed-batch-{rank}.safetensors"
     tensors = {"inputs": inputs.detach().cpu().contiguous(), "labels": labels.cpu().contiguous()}
-    write_atomic(path, save(tensors, {"configs": json.dumps([dict(config) for config in configs])}))
-    return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, save(tensors, {"configs": json.dumps([dict(config) for config in configs])}))
+    except OSError as error:
+        return f"not saved ({error.strerror or error})"
+    return f"saved in {path}"

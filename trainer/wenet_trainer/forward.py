@@ -10,27 +10,27 @@ from wenet_trainer.space import GroupConfig, SearchSpace
 Forward = Callable[[Mapping[str, int], Tensor], Tensor]
 
 
-def open_forward(net: nn.Module, space: SearchSpace, *, compile_uniform: bool, backend: str = "inductor") -> Forward:
+def open_forward(net: nn.Module, space: SearchSpace, *, compile_ends: bool, backend: str = "inductor") -> Forward:
     """The forward of every configuration.
 
     A pattern is a constant to the compiler, so each configuration is a program of its own, compiled
-    in its first step. That pays for the uniform configurations, the full and the smallest among them,
-    which come back in every step or so; the others run as they are.
+    in its first step. That pays for the full and the smallest network, which come back in every step;
+    the others run as they are (the compiler keeps eight programs of one network at most).
 
     Args:
         net: the supernet; the configuration is active when the forward is called.
         space: of its configurations.
-        compile_uniform: compile the uniform ones.
+        compile_ends: compile these two.
         backend: of torch.compile.
     """
-    if not compile_uniform:
+    if not compile_ends:
         return lambda _config, inputs: net(inputs)
     programs: dict[GroupConfig, Callable[[Tensor], Tensor]] = {}
-    uniforms = set(space.uniforms())
+    ends = {space.full(), space.smallest()}
 
     def forward(config: Mapping[str, int], inputs: Tensor) -> Tensor:
         key = GroupConfig(config)
-        if key not in uniforms:
+        if key not in ends:
             eager: Tensor = net(inputs)
             return eager
         if key not in programs:

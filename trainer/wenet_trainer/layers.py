@@ -100,7 +100,7 @@ class WeightEnabledConv2d(nn.Conv2d):
         images, _, height, width = input.shape
         grouped = input.reshape(images, self.active_groups, -1, height * width)
         out = torch.matmul(blocks.flatten(2), grouped).view(images, -1, height, width)
-        return out if self.bias is None else out + self.bias.view(-1, 1, 1)
+        return out if self.bias is None else out + self.bias.view(-1, 1, 1).to(out.dtype)
 
 
 class WeightEnabledLinear(nn.Linear):
@@ -122,7 +122,7 @@ class WeightEnabledLinear(nn.Linear):
             return F.linear(input, self.weight, self.bias)
         grouped = input.view(*input.shape[:-1], groups, -1)
         out = torch.einsum("...gi,goi->...go", grouped, enabled(self.weight, groups)).flatten(-2)
-        return out if self.bias is None else out + self.bias
+        return out if self.bias is None else out + self.bias.to(out.dtype)
 
 
 WeightEnabled = WeightEnabledConv2d | WeightEnabledLinear

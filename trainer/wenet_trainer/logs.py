@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from wenet_trainer.checkpoint import Checkpoint
+from wenet_trainer.checkpoint import ACCURACY, Checkpoint
 from wenet_trainer.errors import TrainingError
 from wenet_trainer.options import Options
 
 FOLDER = "tensorboard"
-PREFIX = "accuracy_"
 
 Watch = Callable[[Checkpoint], None]
 
@@ -42,9 +41,9 @@ def row(checkpoint: Checkpoint) -> str:
     """The last epoch in one line: losses, accuracy of every uniform mode (1/16: 16 groups), throughput."""
     record = checkpoint.history[-1]
     modes = [
-        f"1/{name.removeprefix(PREFIX)} {100 * value:.1f} %"
+        f"1/{name.removeprefix(ACCURACY)} {100 * value:.1f} %"
         for name, value in record.items()
-        if name.startswith(PREFIX)
+        if name.startswith(ACCURACY)
     ]
     return ", ".join(
         [

@@ -7,18 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from wenet_trainer.errors import CheckpointError
-from wenet_trainer.norms import BatchNorm
 from wenet_trainer.recipe import Recipe
 
 
 def open_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer; norms and biases are not decayed, as that only takes away what S-BN learned."""
-    undecayed = {id(p) for module in net.modules() if isinstance(module, BatchNorm) for p in module.parameters()}
-    undecayed |= {id(p) for name, p in net.named_parameters() if name.endswith("bias")}
+    """The recipe's optimizer; the numbers of norms, and biases, are not decayed: they are vectors."""
     parameters = list(net.parameters())
     groups = [
-        {"params": [p for p in parameters if id(p) not in undecayed], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if id(p) in undecayed], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)
@@ -55,5 +52,8 @@ def restore_optimizer(net: nn.Module, optimizer: torch.optim.Optimizer, state: M
         key, _, name = full_name.partition(".")
         if name not in parameters:
             raise CheckpointError(f"the checkpoint's optimizer knows '{name}', the model does not: train again")
-        device = torch.device("cpu") if key == "step" else parameters[name].device
-        optimizer.state[parameters[name]][key] = value.to(device, copy=True)
+        parameter = parameters[name]
+        if key == "step":  # a fused optimizer keeps it where the parameter is
+            optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
+        else:  # in the parameter's own layout, which a fused optimizer takes for granted
+            optimizer.state[parameter][key] = torch.empty_like(parameter).copy_(value).detach()

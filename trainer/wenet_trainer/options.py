@@ -16,7 +16,7 @@ class Options:
     threads: int = setting(0, "threads of torch; 0 leaves it to torch, 1 is often quickest for small networks")
     workers: int = setting(0, "processes that read images; 0 reads them in between")
     channels_last: bool = setting(False, "keep images as NHWC, which convolutions on a GPU with amp want")
-    compile: bool = setting(False, "torch.compile the uniform configurations")
+    compile: bool = setting(False, "torch.compile the full and the smallest network")
     validate_images: int = setting(1000, "validation images behind the table after every epoch; 0 for no table")
     recalibrate: int = setting(0, "training images that renew each mode's statistics for the table; 0 does not")
     tensorboard: bool = setting(False, "write TensorBoard events beside the checkpoint")

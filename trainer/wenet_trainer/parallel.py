@@ -93,6 +93,9 @@ class Workers:
 def workers(device: torch.device) -> Iterator[Workers]:
     """All processes that `torchrun` started, or this one alone; what was joined is left at the end.
 
+    After an error nothing is left properly: the others may be waiting for this process, which must end
+    so that `torchrun` ends them.
+
     Raises:
         TrainingError: torchrun's variables are there, but the others cannot be reached.
     """
@@ -100,13 +103,20 @@ def workers(device: torch.device) -> Iterator[Workers]:
         yield Workers()
         return
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+            dist.init_process_group("nccl", device_id=device)
+        else:
+            dist.init_process_group("gloo")
     except (RuntimeError, ValueError) as error:
         raise TrainingError(f"cannot join the other processes ({error}): start them all with torchrun") from None
-    try:
-        yield Workers(dist.get_rank(), dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
+    yield Workers(dist.get_rank(), dist.get_world_size())
+    dist.destroy_process_group()
+
+
+def is_first() -> bool:
+    """Whether this process is the first of those that `torchrun` started, or alone."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:

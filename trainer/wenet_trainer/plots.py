@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wenet_trainer.checkpoint import ACCURACY
 from wenet_trainer.explore.result import Frontier
-
-ACCURACY = "accuracy_"  # of a uniform mode in a training's history, see `validate`
 
 
 def plot_frontier(frontier: Frontier, path: Path) -> None:

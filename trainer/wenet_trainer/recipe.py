@@ -71,6 +71,8 @@ class Recipe:
         ):
             if not low <= getattr(self, name) <= high:
                 raise TrainingError(f"{name} is {getattr(self, name)}, but must lie between {low:g} and {high:g}")
+        if self.seed >= 2**32:
+            raise TrainingError(f"seed is {self.seed}, but must be below 2**32")
         if not 0 < self.learning_rate < 10:
             raise TrainingError(f"learning_rate is {self.learning_rate}, but must lie above 0 and below 10")
 

@@ -10,9 +10,9 @@ from wenet_runtime.bundle import Accuracy
 from wenet_trainer.checkpoint import Checkpoint, read_checkpoint
 from wenet_trainer.cost import macs_of
 from wenet_trainer.data import open_source
-from wenet_trainer.data.base import Images, Source, input_shape, normalise
+from wenet_trainer.data.base import Images, Source, input_shape
 from wenet_trainer.errors import TrainingError
-from wenet_trainer.evaluate import accuracy, recalibrated
+from wenet_trainer.evaluate import accuracy_on, recalibrated
 from wenet_trainer.explore.bench import FINAL_IMAGES, calibration
 from wenet_trainer.plots import plot_accuracy_over_macs, plot_curves
 from wenet_trainer.progress import tqdm
@@ -77,12 +77,11 @@ def write_report(out: Path, beside: Sequence[Path], *, quiet: bool = False) -> l
 
 
 def _rows(name: str, checkpoint: Checkpoint, source: Source, images: Images) -> list[Row]:
-    net, inputs = checkpoint.network(), normalise(images.pixels, source.preprocess)
-    statistics = calibration(source)
+    net, statistics = checkpoint.network(), calibration(source)
     rows = []
     for mode, config in _configs(net, checkpoint).items():
         with recalibrated(net, config, statistics):
-            found = accuracy(net, config, inputs, images.labels, images.origins)
+            found = accuracy_on(net, config, images, source.preprocess)
         rows.append(Row(name, mode, macs_of(net, config, input_shape(source)), found))
     return rows
 

@@ -78,6 +78,16 @@ class Step:
         found: list[float] = together.tolist()
         return found
 
+    def scaler_state(self) -> dict[str, float]:
+        """What fp16 needs to go on as it was: the gradients' scale and when it grows; empty otherwise."""
+        state: dict[str, float] = self._scaler.state_dict()
+        return state
+
+    def restore_scaler(self, state: Mapping[str, float]) -> None:
+        """Take back a `scaler_state`."""
+        if state:
+            self._scaler.load_state_dict(dict(state))
+
     def update(self) -> None:
         """Move the weights by what `gradients` added up."""
         self._scaler.unscale_(self._optimizer)

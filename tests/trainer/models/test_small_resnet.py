@@ -43,7 +43,7 @@ def test_every_pattern_learns():
     assert all(torch.isfinite(parameter.grad).all() for parameter in net.parameters())
 
 
-@pytest.mark.parametrize("arguments", [{"width": 24}, {"width": 0}, {"classes": 0}, {"depth": 0}])
+@pytest.mark.parametrize("arguments", [{"width": 24}, {"width": 0}, {"classes": 0}, {"depth": 1}])
 def test_what_makes_no_network_is_refused(arguments):
     with pytest.raises(NetworkError, match="make no network"):
         SmallResNet(**arguments)

@@ -46,8 +46,9 @@ def enliven(net):
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, BatchNorm):
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.3)
+                if module.affine:
+                    module.weight.uniform_(0.5, 1.5)
+                    module.bias.normal_(0, 0.3)
                 module.running_mean.normal_(0, 0.3)
                 module.running_var.uniform_(0.5, 2.0)
     return net.eval()
@@ -88,11 +89,10 @@ def narrow(net, slimmable, level, divisor, norms_of=None):
         elif isinstance(module, BatchNorm) and ".patterns." not in name:
             kind = nn.BatchNorm1d if isinstance(module, nn.BatchNorm1d) else nn.BatchNorm2d
             new = kind(kept(module.num_features, sixteenths, divisor))
-            part = f"{name}.widths.{norms_of or level}."
-            numbers = {key.removeprefix(part): value for key, value in state.items() if key.startswith(part)}
-            if norms_of:
-                numbers = {key: value[: new.num_features] if value.dim() else value for key, value in numbers.items()}
-            new.load_state_dict(numbers)
+            # Level 1 has the γ and β that levels without their own share.
+            parts = [f"{name}.widths.{source}." for source in (1, norms_of or level)]
+            numbers = {key.removeprefix(p): value for p in parts for key, value in state.items() if key.startswith(p)}
+            new.load_state_dict({k: v[: new.num_features] if v.dim() else v for k, v in numbers.items()})
         elif isinstance(module, ChannelShuffle):
             new = nn.Identity()
         if new is not None:

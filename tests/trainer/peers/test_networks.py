@@ -55,6 +55,9 @@ def test_a_peers_defaults_are_those_of_its_network(name):
 def test_arguments_reach_the_networks():
     peers = "wenet_trainer.peers.networks:"
     assert build(f"{peers}slimmable_small_resnet", {"narrowest": 12, "divisor": 4}).widths == (16, 15, 14, 13, 12)
+    for name in ("slimmable_small_resnet", "slimmable_digits_resnet"):
+        private, shared = (build(peers + name, {"shared_affine": shared}) for shared in (0, 1))
+        assert len(list(shared.parameters())) < len(list(private.parameters()))
     assert len(build(f"{peers}early_exit_small_resnet", {"depth": 5}).levels["exit"]) == 5
     small = [build(f"{peers}early_exit_small_resnet", {"hidden": hidden}).params({"exit": 3}) for hidden in (0, 64)]
     assert small[1] > small[0]

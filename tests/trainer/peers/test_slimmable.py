@@ -47,16 +47,17 @@ def furthest(left, right):
     return float((left - right).abs().max() / right.abs().max())
 
 
+@pytest.mark.parametrize("shared_affine", [0, 1])
 @pytest.mark.parametrize("divisor", [1, 4, 8])
-def test_a_slimmed_network_answers_as_a_plain_network_of_the_sliced_weights(made, divisor):
+def test_a_slimmed_network_answers_as_a_plain_network_of_the_sliced_weights(made, divisor, shared_affine):
     net, shape = made
-    slimmable, x = enliven(Slimmable(net, divisor=divisor)), torch.randn(2, *shape)
+    slimmable, x = enliven(Slimmable(net, divisor=divisor, shared_affine=shared_affine)), torch.randn(2, *shape)
     last = slimmable.levels["width"][-1]
     for level in {1, last, *random.Random(divisor).sample(range(2, last), 3)}:
         slimmable.activate({"width": level})
         assert furthest(answers(slimmable, x), answers(narrow(net, slimmable, level, divisor), x)) <= 1e-6
     slimmable.activate({"width": last})
-    wrong = narrow(net, slimmable, last, divisor, norms_of=1)  # the control: another width's batch norms
+    wrong = narrow(net, slimmable, last, divisor, norms_of=1)  # the control: another width's norms, or statistics
     assert furthest(answers(slimmable, x), answers(wrong, x)) > 1e-3
 
 
@@ -86,10 +87,10 @@ def test_half_the_width_costs_what_the_same_network_built_half_as_wide_costs(ful
     assert slimmable.params({"width": 2}) == costs.params(config)
 
 
-@pytest.mark.parametrize("divisor", [1, 8])
-def test_costs_at_every_width_equal_a_count_over_the_plain_narrow_network(made, divisor):
+@pytest.mark.parametrize(("divisor", "shared_affine"), [(1, 0), (8, 0), (8, 1)])
+def test_costs_at_every_width_equal_a_count_over_the_plain_narrow_network(made, divisor, shared_affine):
     net, shape = made
-    slimmable = Slimmable(net, divisor=divisor)
+    slimmable = Slimmable(net, divisor=divisor, shared_affine=shared_affine)
     for level in slimmable.levels["width"]:
         reference = narrow(net, slimmable, level, divisor)
         costs = measure_costs(reference, shape)
@@ -184,6 +185,8 @@ def test_impossible_widths_and_configurations_are_refused(small):
             Slimmable(SmallResNet(), widths=widths)
     with pytest.raises(NetworkError, match="divisor of channel counts is 0"):
         Slimmable(SmallResNet(), divisor=0)
+    with pytest.raises(NetworkError, match="shared_affine is 2: give 1 to share"):
+        Slimmable(SmallResNet(), shared_affine=2)
     with pytest.raises(NetworkError, match="nothing can be slimmed"):
         Slimmable(nn.ReLU())
     for config in ({"width": 14}, {"width": 0}, {"exit": 1}, {}, {"width": 1, "exit": 1}):

@@ -11,7 +11,6 @@ from wenet_trainer.sampling import open_sampler
 from wenet_trainer.sampling.base import Plan, Trial
 from wenet_trainer.sampling.noise import learn_noise
 from wenet_trainer.sampling.progressive import ProgressiveSampler, raised
-from wenet_trainer.space import SearchSpace
 
 
 @pytest.fixture
@@ -25,8 +24,7 @@ def trial() -> Trial:
 
 
 def sampler(trial: Trial) -> ProgressiveSampler:
-    spaces = SearchSpace.of(trial.net), SearchSpace.of(trial.net, "block")
-    made = open_sampler("progressive", Plan(4, 1, 14, 0), *spaces, measure_costs(trial.net, (1, 32, 32)))
+    made = open_sampler("progressive", Plan(4, 1, 12, 0), trial.net, (1, 32, 32))
     assert isinstance(made, ProgressiveSampler)
     return made
 
@@ -68,7 +66,7 @@ def test_the_pool_grows_towards_cheaper_networks_stage_by_stage(trial):
     for epoch in (0, 2, 4, 6):
         assert one.wants_trial(epoch)
         one.look(epoch, trial)
-        drawn = [one.draw(index, random.Random(index)) for index in range(30)]
+        drawn = [one.draw(random.Random(seed)) for seed in range(30)]
         cheapest.append(min(costs.macs(config) for config in drawn))
         ceilings = one.state()["ceilings"]
         assert all(config[name] <= ceilings[name] for config in drawn for name in config)
@@ -94,6 +92,5 @@ def test_what_was_selected_survives_a_kill(trial):
 
 
 def test_it_needs_weight_enabled_layers():
-    space = SearchSpace.of(slimmable_small_resnet())
     with pytest.raises(TrainingError, match="ranks weight-enabled layers, and this network has none"):
-        open_sampler("progressive", Plan(4, 1, 1, 0), space, space, None)
+        open_sampler("progressive", Plan(4, 1, 1, 0), slimmable_small_resnet(), (3, 32, 32))

@@ -4,12 +4,14 @@ import json
 import random
 
 import pytest
+import torch
 
 from tests.trainer.conftest import lively
 from wenet_trainer.cost import Costs, measure_costs
 from wenet_trainer.errors import TrainingError
+from wenet_trainer.layers import WeightEnabledConv2d
 from wenet_trainer.models import build
-from wenet_trainer.peers.networks import slimmable_small_resnet
+from wenet_trainer.peers.networks import early_exit_small_resnet, slimmable_small_resnet
 from wenet_trainer.sampling import SAMPLINGS, open_sampler
 from wenet_trainer.sampling.base import Plan, Sampler
 from wenet_trainer.sampling.target import DrawAtCost
@@ -17,10 +19,7 @@ from wenet_trainer.space import GroupConfig, SearchSpace
 
 
 def sampler(name: str, samples: int = 6, model: str = "digits_resnet", groups: int = 1) -> Sampler:
-    net = lively(model)
-    costs = measure_costs(net, (1, 32, 32))
-    spaces = SearchSpace.of(net, "layer"), SearchSpace.of(net, "block")
-    return open_sampler(name, Plan(samples, groups, epochs=8, seed=0), *spaces, costs)
+    return open_sampler(name, Plan(samples, groups, epochs=8, seed=0), lively(model), (1, 32, 32))
 
 
 @pytest.mark.parametrize("name", sorted(set(SAMPLINGS) - {"fixed"}))
@@ -81,12 +80,12 @@ def shares(configs: list[GroupConfig], costs: Costs, full: GroupConfig) -> list[
 def test_target_sampling_reaches_costs_that_uniform_draws_never_come_near():
     """On ResNet-50, as the facts behind the default say: 99.8 % of uniform draws fall in 0.27–0.57."""
     net = build("resnet50")
-    layers, blocks, costs = SearchSpace.of(net), SearchSpace.of(net, "block"), measure_costs(net, (3, 64, 64))
+    costs = measure_costs(net, (3, 64, 64))
     rng = random.Random(0)
     drawn = {}
     for name in ("uniform", "target"):
-        one = open_sampler(name, Plan(4, 1, 1, 0), layers, blocks, costs)
-        drawn[name] = shares([one.draw(1, rng) for _ in range(200)], costs, layers.full())
+        one = open_sampler(name, Plan(4, 1, 1, 0), net, (3, 64, 64))
+        drawn[name] = shares([one.draw(rng) for _ in range(200)], costs, one.layers.full())
     assert drawn["uniform"][0] > 0.2
     assert drawn["uniform"][-1] < 0.65
     assert sum(share < 0.2 for share in drawn["target"]) > 30
@@ -124,11 +123,27 @@ def _at_ceiling(space: SearchSpace, ceilings: dict[str, int]) -> dict[str, int]:
 def test_a_network_flexible_in_another_way_draws_any_of_its_levels():
     net = slimmable_small_resnet()
     space = SearchSpace.of(net)
-    one = open_sampler("target", Plan(4, 1, 1, 0), space, space, None)
+    one = open_sampler("target", Plan(4, 1, 1, 0), net, (3, 32, 32))
     sandwich = one.sandwich(random.Random(0))
     assert dict(sandwich[0]) == {"width": 1}
     assert dict(sandwich[1]) == {"width": space.allowed["width"][-1]}
-    assert len({one.draw(index, random.Random(index))["width"] for index in range(40)}) > 5
+    assert len({one.draw(random.Random(seed))["width"] for seed in range(40)}) > 5
+
+
+def test_a_level_is_not_trained_twice_in_a_step():
+    net = early_exit_small_resnet()
+    one = open_sampler("target", Plan(4, 1, 1, 0), net, (3, 32, 32))
+    assert [dict(config) for config in one.sandwich(random.Random(0))] == [{"exit": 1}, {"exit": 3}, {"exit": 2}]
+
+
+def test_fixed_sampling_refuses_a_pattern_that_the_network_lacks():
+    with pytest.raises(TrainingError, match=r"no pattern 3: --groups can be one of \[1, 2, 4, 8, 16\]"):
+        sampler("fixed", groups=3)
+
+
+def test_two_samples_need_nothing_between_full_and_smallest():
+    net = torch.nn.Sequential(WeightEnabledConv2d(2, 2, 1))
+    assert len(open_sampler("target", Plan(2, 1, 1, 0), net, (2, 4, 4)).sandwich(random.Random(0))) == 2
 
 
 def test_an_unknown_sampling_is_refused():

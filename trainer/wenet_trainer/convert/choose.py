@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import is_parametrized
@@ -66,7 +66,7 @@ def choose_layers(
     Raises:
         NetworkError: there are none.
     """
-    owners = Counter(id(value) for module in model.modules() for value in module.parameters(recurse=False))
+    owners = _owners(model)
     chosen: dict[str, nn.Conv2d] = {}
     notes = [
         Note(name, f"left alone with all that is in it, because it cannot be traced ({reason})")
@@ -101,6 +101,7 @@ def choose_norms(
     A norm is fed by a layer if nothing but channelwise operations, other norms and convolutions in fixed
     groups lies between them: then the layer's pattern decides which statistics the norm meets.
     """
+    owners = _owners(model)
     switched: dict[str, str] = {}
     notes: list[Note] = []
     for name, module in model.named_modules():
@@ -110,12 +111,11 @@ def choose_norms(
         feeder = feeders.pop() if len(feeders) == 1 else None
         if feeder is None or any(name in flow.hidden for flow in flows):
             continue
-        if type(module) is not nn.BatchNorm2d and own_activation(module) is None:
-            notes.append(Note(name, f"stays one fixed norm: its class {type(module).__name__} is not torch's own"))
-        elif has_hooks(module):
-            notes.append(Note(name, "stays one fixed norm: it has hooks"))
-        else:
+        reason = _norm_reason(name, module, flows, owners)
+        if reason is None:
             switched[name] = feeder
+        else:
+            notes.append(Note(name, f"stays one fixed norm: {reason}"))
     normed = set(switched.values())
     notes += [
         Note(name, "weight-enabled without a switchable batch norm: none follows it")
@@ -142,8 +142,10 @@ def _reason(
         return f"used inside '{hidden}', which cannot be traced"
     if min(calls) == 0:
         return "not used in every forward, of training and of evaluation"
-    if any(owners[id(value)] > 1 for value in module.parameters(recurse=False)):
+    if _shares(module, owners):
         return "shares its parameters with another module"
+    if any(flow.reads_numbers(name) for flow in flows):
+        return "its weight is also read outside of it"
     if module.groups == module.in_channels and module.groups > 1:
         return "depthwise"
     if module.groups > 1:
@@ -151,7 +153,7 @@ def _reason(
     if module.padding_mode != "zeros":
         return f"pads with '{module.padding_mode}' instead of zeros"
     if has_hooks(module):
-        return "has hooks"
+        return "has hooks, or a method set on the object"
     if any(_is_head(flow, name) for flow in flows):
         return "head"
     if any(flow.one_position(call) for flow in flows for call in flow.calls(name)):
@@ -159,6 +161,32 @@ def _reason(
     if len(common) == 1:
         return f"{module.in_channels} input and {module.out_channels} output channels allow only 1 group"
     return None
+
+
+def _norm_reason(name: str, module: BatchNorm, flows: tuple[Flow, ...], owners: Mapping[int, int]) -> str | None:
+    """Why a norm that a layer feeds stays one norm; None: it is switched."""
+    if has_hooks(module):
+        return "it has hooks, or a method set on the object"
+    if type(module) is not nn.BatchNorm2d and own_activation(module) is None:
+        return f"its class {type(module).__name__} is not torch's own"
+    if _shares(module, owners):
+        return "it shares its parameters or statistics with another module"
+    if any(flow.reads_numbers(name) for flow in flows):
+        return "its numbers are also read outside of it"
+    return None
+
+
+def _owners(model: nn.Module) -> Counter[int]:
+    """How many modules have a tensor, by its id."""
+    return Counter(id(value) for module in model.modules() for value in _tensors(module))
+
+
+def _shares(module: nn.Module, owners: Mapping[int, int]) -> bool:
+    return any(owners[id(value)] > 1 for value in _tensors(module))
+
+
+def _tensors(module: nn.Module) -> tuple[Tensor, ...]:
+    return (*module.parameters(recurse=False), *module.buffers(recurse=False))
 
 
 def _is_head(flow: Flow, name: str) -> bool:

@@ -1,19 +1,16 @@
 """A traced forward, asked how values get from one layer to the next, and what happens to their channels."""
 
-import copy
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from wenet_trainer.convert.parts import has_hooks, own_activation
-from wenet_trainer.convert.tracing import FAILURES, Trace
+from wenet_trainer.convert.tracing import Trace
+from wenet_trainer.convert.trial import permutable, pools_whole_map, trial_copy
 from wenet_trainer.norms import BatchNorm
 
-MAP = (24, 20)  # of the images that operations are tried on
-SHAPE_METHODS = ("size", "dim", "numel", "type", "element_size", "get_device")
+SHAPE_METHODS = ("size", "dim", "numel", "element_size", "get_device")
 SHAPE_ATTRIBUTES = ("shape", "ndim", "dtype", "device", "is_cuda", "requires_grad")
 SOURCES_OF_OPERATIONS = ("torch", "_operator")
 UNKNOWN_CHANNELS = 48
@@ -23,7 +20,8 @@ class Flow:
     """One traced forward.
 
     An operation is *channelwise* if permuting the channels before or after it gives the same: activations,
-    dropout, pooling. That is found by trying it, not by a list of names, so a user's own activation counts too.
+    dropout, pooling. That is found by trying it in the forward's own mode, not by a list of names, so a user's own
+    activation counts too.
 
     Attributes:
         nodes: every call, in order.
@@ -37,6 +35,8 @@ class Flow:
         holder = {one: place for place in trace.untraced for one in trace.modules[place].modules()}
         self.hidden = {name: holder[one] for name, one in trace.modules.items() if one in holder}
         self._modules = trace.modules
+        self._training = trace.training
+        self._buffers_read = trace.buffers_read
         self._channels: dict[fx.Node, int] = {}
         self._channelwise: set[fx.Node] = set()
         self._one_position: set[fx.Node] = set()
@@ -49,6 +49,13 @@ class Flow:
     def calls(self, name: str) -> list[fx.Node]:
         """Where a module is called, in order; empty if it is not."""
         return self._calls.get(name, [])
+
+    def reads_numbers(self, name: str) -> bool:
+        """Whether the forward itself reads a module's weight, or another tensor of it, beside calling the module."""
+        return name in self._buffers_read or any(
+            node.op == "get_attr" and str(node.target).rpartition(".")[0] == name and self.readers(node)
+            for node in self.nodes
+        )
 
     def module(self, node: fx.Node) -> nn.Module | None:
         """The module that this node calls."""
@@ -119,7 +126,8 @@ class Flow:
         self._channelwise.add(node)
         if known_channels is not None:
             self._channels[node] = channels
-        if found.shape[2:] == (1, 1):
+        assert run is not None
+        if found.shape[2:] == (1, 1) and pools_whole_map(run):
             self._one_position.add(node)
 
     def _runner(self, node: fx.Node) -> Callable[[Tensor], Any] | None:
@@ -149,7 +157,7 @@ class Flow:
         numbers = (*module.parameters(), *module.buffers())
         if any(number.numel() > 1 or number.is_meta for number in numbers):
             return None  # a number per channel: it belongs to the channels in their order
-        return copy.deepcopy(module).float().cpu().eval()
+        return trial_copy(module, training=self._training)
 
     def _norm_is_channelwise(self, norm: BatchNorm) -> bool:
         """Its numbers are moved with the channels; what else is in it must not care."""
@@ -158,28 +166,10 @@ class Flow:
         inner = own_activation(norm)
         if inner is None:
             return type(norm) is nn.BatchNorm2d
-        copies = [copy.deepcopy(one).float().cpu().eval() for one in inner]
+        copies = [trial_copy(one, training=self._training) for one in inner]
         if any(number.numel() > 1 for one in copies for number in (*one.parameters(), *one.buffers())):
             return False
         return permutable(nn.Sequential(*copies), norm.num_features) is not None
-
-
-def permutable(run: Callable[[Tensor], Any], channels: int) -> Tensor | None:
-    """What an operation makes of an image, if permuting its channels before or after gives the same; else None."""
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randn(2, channels, *MAP, generator=generator)
-    order = torch.randperm(channels, generator=generator)
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found, moved = run(image.clone()), run(image[:, order].clone())
-    except FAILURES:
-        return None
-    if not isinstance(found, Tensor) or not isinstance(moved, Tensor) or found.dim() != 4 or moved.dim() != 4:
-        return None
-    if found.shape[:2] != (2, channels) or found.shape != moved.shape or not found.is_floating_point():
-        return None
-    return found if torch.allclose(found[:, order], moved, rtol=1e-5, atol=1e-6) else None
 
 
 def _walk(
@@ -199,7 +189,8 @@ def _walk(
 
 def _asks_shape(node: fx.Node) -> bool:
     if node.op == "call_method":
-        return node.target in SHAPE_METHODS
+        asks_type = node.target == "type" and len(node.args) == 1 and not node.kwargs  # with one it converts
+        return node.target in SHAPE_METHODS or asks_type
     return node.op == "call_function" and node.target is getattr and node.args[1] in SHAPE_ATTRIBUTES
 
 

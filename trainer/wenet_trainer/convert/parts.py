@@ -1,12 +1,13 @@
 """The layers that only a converted network has; each stands where a plain one stood and keeps its numbers' names."""
 
+import copy
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wenet_trainer.convert.tracing import FAILURES
+from wenet_trainer.convert.trial import attempt
 from wenet_trainer.layers import MAX_GROUPS, ChannelShuffle, WeightEnabled, WeightEnabledConv2d
 from wenet_trainer.norms import SwitchableBatchNorm2d
 
@@ -87,33 +88,44 @@ class SwitchableBatchNormAct2d(SwitchableBatchNorm2d):
 def own_activation(norm: nn.Module) -> tuple[nn.Module, nn.Module] | None:
     """The dropout and the activation inside a batch norm that has both, as timm's `BatchNormAct2d` has.
 
-    The class is not asked for, so that timm need not be there; a small image is. None: it is no such norm.
+    The class is not asked for, so that timm need not be there; a copy is given a small image in both modes.
+    None: it is no such norm, or has hooks.
     """
+    if not isinstance(norm, nn.BatchNorm2d) or norm.weight is None or norm.running_mean is None:
+        return None
     drop, act = getattr(norm, "drop", None), getattr(norm, "act", None)
-    if not isinstance(norm, nn.BatchNorm2d) or not isinstance(drop, nn.Module) or not isinstance(act, nn.Module):
+    if not isinstance(drop, nn.Module) or not isinstance(act, nn.Module) or norm.weight.is_meta or has_hooks(norm):
         return None
-    if norm.weight is None or norm.running_mean is None or norm.weight.is_meta:
-        return None
-    modes = {module: module.training for module in norm.modules()}
-    image = torch.linspace(-3, 3, norm.num_features * 16).reshape(1, norm.num_features, 4, 4).to(norm.weight)
     try:
-        with torch.no_grad():
-            norm.eval()
-            plain = F.batch_norm(
-                image, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
-            )
-            same = torch.equal(norm(image), act(drop(plain)))
+        same = all(_only_normalises_and_activates(norm, training) for training in (False, True))
     except FAILURES:  # another class with other children of these names
         return None
-    finally:
-        for module, training in modes.items():
-            module.training = training
     return (drop, act) if same else None
 
 
+def _only_normalises_and_activates(norm: nn.BatchNorm2d, training: bool) -> bool:
+    """Whether it answers, and keeps its statistics, as torch's own norm, its dropout and its activation do."""
+    whole = copy.deepcopy(norm).float().cpu().train(training)
+    plain = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum)
+    numbers = whole.state_dict()
+    plain.load_state_dict({name: numbers[name] for name in plain.state_dict()})
+    parts = copy.deepcopy(nn.Sequential(plain, whole.drop, whole.act)).train(training)
+    image = torch.linspace(-3, 3, norm.num_features * 32).reshape(2, norm.num_features, 4, 4)
+    found, expected = (attempt(one, image)[0] for one in (whole, parts))
+    kept, numbers = parts[0].state_dict(), whole.state_dict()
+    return torch.equal(found, expected) and all(torch.equal(numbers[name], kept[name]) for name in kept)
+
+
 def has_hooks(module: nn.Module) -> bool:
-    """Whether something else is called when this module is: a hook, as weight norm and pruning use them."""
-    return any(
-        getattr(module, hooks)
-        for hooks in ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    """Whether something else is called when this module, or one inside it, is.
+
+    That is a hook, as weight norm and pruning use them, or a method that was set on the object, as `forward`.
+    """
+    return any(_is_hooked(one) for one in module.modules())
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    hooks = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return any(getattr(module, name) for name in hooks) or any(
+        callable(value) and callable(getattr(type(module), name, None)) for name, value in vars(module).items()
     )

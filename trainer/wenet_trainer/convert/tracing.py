@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
 from wenet_trainer.errors import NetworkError
@@ -35,11 +35,15 @@ class Trace:
         graph: every call in order; a layer is one `call_module`.
         modules: the traced copy's modules by name.
         untraced: sub-modules whose inside torch.fx could not follow → why; each is one call.
+        buffers_read: modules whose buffers the forward reads as attributes, of which the graph has no node.
+        training: which mode it is.
     """
 
     graph: fx.Graph
     modules: Mapping[str, nn.Module]
     untraced: Mapping[str, str]
+    buffers_read: frozenset[str]
+    training: bool
 
     def calls(self) -> list[str]:
         """The names of the modules that are called, in order."""
@@ -78,7 +82,9 @@ def trace(model: nn.Module, *, training: bool) -> Trace:
                 ) from error
             untraced[tracer.inside[-1]] = reason
             continue
-        return Trace(graph, dict(scratch.named_modules()), untraced)
+        modules = dict(scratch.named_modules())
+        read = {name for name, one in modules.items() if tracer.buffers.intersection(map(id, one.buffers(False)))}
+        return Trace(graph, modules, untraced, frozenset(read), training)
 
 
 class _LayerTracer(fx.Tracer):
@@ -86,12 +92,20 @@ class _LayerTracer(fx.Tracer):
 
     Attributes:
         inside: the modules it is in, outermost first; after a failure, those it failed in.
+        buffers: ids of the buffers that were read as attributes; read as a parameter is, they are in the graph.
     """
 
     def __init__(self, untraced: frozenset[str]) -> None:
         super().__init__()
         self.untraced = untraced
         self.inside: list[str] = []
+        self.buffers: set[int] = set()
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        """As torch.fx does, remembering buffers: a forward may compute with them before any value of its own."""
+        if isinstance(attr_val, Tensor) and not isinstance(attr_val, nn.Parameter):
+            self.buffers.add(id(attr_val))
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether the module is one call: a layer, something without layers, or something that failed before."""

@@ -14,6 +14,8 @@ from torch import Tensor
 from wenet_runtime.bundle import Preprocess
 from wenet_trainer.errors import DataError
 
+_TOGETHER = 64  # images that are normalised at once: each step makes a copy
+
 
 @dataclass(frozen=True)
 class Images:
@@ -44,6 +46,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def in_memory(self) -> bool:
+        """They are."""
+        return True
+
     def load(self, rows: Sequence[int] | slice) -> "Images":
         """These images, in this order."""
         origins = None if self.origins is None else self.origins[rows]
@@ -59,6 +66,10 @@ class View(Protocol):
 
     def __len__(self) -> int:
         """How many images there are."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether its images are held in memory already: then they are not sent to reading processes."""
 
     def load(self, rows: Sequence[int] | slice) -> Images:
         """Read these images, in this order. Raises `DataError`, which names the file, if one cannot be read."""
@@ -77,6 +88,10 @@ class Source(Protocol):
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the classes."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing before training on it, a sentence each."""
 
     def train(self, epoch: int) -> View:
         """The training images of one epoch, in a fresh order; synthetic ones are drawn anew."""
@@ -97,9 +112,14 @@ def input_shape(source: Source) -> tuple[int, int, int]:
 def normalise(pixels: NDArray[np.uint8], recipe: Preprocess) -> Tensor:
     """Images as the network's input: (N, C, H, W) uint8 → (N, C, height, width) float32.
 
-    Larger ones, as augmentation wants them for training, are shrunk.
+    Larger ones, as augmentation wants them for training, are shrunk. Beside the result it takes little memory.
     """
-    return standardise(stretched(torch.from_numpy(pixels).float() / 255.0, (recipe.height, recipe.width)), recipe)
+    size = (recipe.height, recipe.width)
+    inputs = torch.empty((len(pixels), max(pixels.shape[1], len(recipe.mean)), *size))
+    for start in range(0, len(pixels), _TOGETHER):
+        rows = slice(start, start + _TOGETHER)
+        inputs[rows] = standardise(stretched(torch.from_numpy(pixels[rows]).float() / 255.0, size), recipe)
+    return inputs
 
 
 def stretched(images: Tensor, size: tuple[int, int]) -> Tensor:

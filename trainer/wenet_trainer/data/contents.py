@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from wenet_trainer.data.base import Images
 from wenet_trainer.data.decode import Decoder
+from wenet_trainer.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 
@@ -73,6 +74,11 @@ class StoredView:
     def __len__(self) -> int:
         return len(self.split)
 
+    @property
+    def in_memory(self) -> bool:
+        """They are not: each is read and decoded."""
+        return False
+
     def load(self, rows: Sequence[int] | slice) -> Images:
         """Read and decode these images, in this order. Raises `DataError`, which names the file."""
         labels, store_rows = self.split.labels[rows], self.split.rows[rows]
@@ -86,6 +92,28 @@ class StoredView:
     def first(self, count: int) -> Images:
         """Read and decode the first `count` images, or all if there are fewer."""
         return self.load(slice(count))
+
+
+def number_classes(labels: Iterable[tuple[Store, NDArray[np.int64]]]) -> tuple[str, ...]:
+    """Names for classes that have only numbers: "0", "1" and so on, up to the highest label.
+
+    Args:
+        labels: of each split: its store, and the label of every row of it.
+
+    Raises:
+        DataError: a label as large as the number of images, so that some class must lack images. One wrong number
+            would otherwise name millions of classes.
+    """
+    found = [(store, given) for store, given in labels if len(given)]
+    images = sum(len(given) for _, given in found)
+    for store, given in found:
+        row = int(given.argmax())
+        if given[row] >= images:
+            raise DataError(
+                f"{store.name(row)} has label {given[row]}, but there are only {images} images: labels are whole "
+                "numbers from 0 without gaps; correct it or take it out"
+            )
+    return tuple(str(label) for label in range(max((int(given.max()) for _, given in found), default=-1) + 1))
 
 
 class Names:

@@ -67,6 +67,11 @@ class Digits:
         """The ten digits."""
         return tuple(str(digit) for digit in range(10))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
+
     @cached_property
     def _splits(self) -> dict[str, tuple[Array, NDArray[np.int64]]]:
         from sklearn.datasets import load_digits

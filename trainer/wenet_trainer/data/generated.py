@@ -1,10 +1,10 @@
-"""Generated images for classification: one whole textured shape over fragments of others, lines and noise.
+"""Generated images for classification: a class is a shape with a texture, drawn as `scene` does.
 
-A class is a shape with a texture. Colour, place, size and angle are drawn alike for every class.
+Colour, place, size and angle are drawn alike for every class.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -12,67 +12,11 @@ from numpy.typing import NDArray
 
 from wenet_runtime.bundle import Preprocess
 from wenet_trainer.data.base import Images
-from wenet_trainer.errors import DataError
+from wenet_trainer.data.scene import CLASSES, COLUMNS, SHAPES, TEXTURES, Array, Scene, check_within, compose
 
 SPLITS = ("train", "validation", "test")
 SMALLEST, LARGEST = 32, 224  # px
 CHUNK = 2**18  # pixels that are rendered together, about a core's cache: 256 small images
-FRAGMENTS, LINES = 4, 2
-REACH = 0.66  # from a shape's centre to the edge of the window that holds it at any angle, as a share of its size
-FULL_TURN = 2 * np.pi
-PERIOD = 0.34  # of a texture, as a share of the shape's size
-_PIECE = 8  # random numbers that a shape or a fragment consumes
-_COLUMNS = 18 + _PIECE + (_PIECE + 7) * FRAGMENTS + 7 * LINES
-
-Array = NDArray[np.float32]
-Shape = Callable[[Array, Array], NDArray[np.floating]]
-
-# How far a point lies outside a shape of size 1, negative inside; all cover about the same area.
-SHAPES: Mapping[str, Shape] = {
-    "circle": lambda u, v: np.hypot(u, v) - 0.40,
-    "square": lambda u, v: np.maximum(abs(u), abs(v)) - 0.355,
-    "triangle": lambda u, v: np.maximum(abs(u) * 0.866 + v * 0.5, -v) - 0.31,
-    "cross": lambda u, v: np.maximum(np.maximum(abs(u), abs(v)) - 0.48, np.minimum(abs(u), abs(v)) - 0.155),
-    "ring": lambda u, v: abs(np.hypot(u, v) - 0.33) - 0.14,
-    "moon": lambda u, v: np.maximum(np.hypot(u, v) - 0.48, 0.32 - np.hypot(u - 0.3, v)),
-}
-# Where a texture shows its own colour (above 0), from the phases in rad along two right-angled directions.
-TEXTURES: Mapping[str, Shape] = {
-    "plain": lambda p, q: np.full_like(p, -1.0),
-    "striped": lambda p, q: 2.0 * np.sin(p),
-    "checked": lambda p, q: 3.0 * np.sin(p * 0.7) * np.sin(q * 0.7),
-    "dotted": lambda p, q: 3.0 * (np.cos(p) + np.cos(q) - 0.7),
-}
-CLASSES = len(SHAPES) * len(TEXTURES)
-
-
-def _within(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:  # no number is refused, too
-        raise DataError(f"{name} is {value}: generated images take {least} to {most}")
-
-
-@dataclass(frozen=True)
-class Scene:
-    """How hard the images are; the defaults keep networks of different cost apart.
-
-    Attributes:
-        smallest, largest: a shape's size as a share of the image's side, 0.2–1.
-        contrast: least distance between the grey levels of background, shape and texture, 0–0.3.
-        clutter: greatest opacity of fragments and lines, 0–1.
-        noise: greatest standard deviation of the pixel noise, 0–1.
-    """
-
-    smallest: float = 0.6
-    largest: float = 0.9
-    contrast: float = 0.15
-    clutter: float = 0.2
-    noise: float = 0.03
-
-    def __post_init__(self) -> None:
-        limits = {"smallest": (0.2, 1.0), "largest": (self.smallest, 1.0), "contrast": (0.0, 0.3)}
-        for field in fields(self):
-            least, most = limits.get(field.name, (0.0, 1.0))
-            _within(f"the scene's {field.name}", getattr(self, field.name), least, most)
 
 
 @dataclass(frozen=True)
@@ -82,7 +26,7 @@ class Generated:
     The training images are drawn once; each epoch shows them in a fresh order, turned, mirrored and shifted.
 
     Attributes:
-        seed: fixes every image; image i of a split depends on (seed, split, i) and the scene only.
+        seed: fixes every image; image i of a split follows from seed, split, i, size, scene and classes alone.
         size: height and width in px, 32–224.
         scene: how hard the images are.
         train_images, validation_images, test_images: how many there are.
@@ -94,18 +38,18 @@ class Generated:
 
     seed: int = 0
     size: int = 32
-    scene: Scene = Scene()
+    scene: Scene = field(default_factory=Scene)
     train_images: int = 2500
     validation_images: int = 2000
     test_images: int = 10000
     classes: int = CLASSES
 
     def __post_init__(self) -> None:
-        _within("size", self.size, SMALLEST, LARGEST)
-        _within("classes", self.classes, 2, CLASSES)
-        _within("seed", self.seed, 0, 2**63)
+        check_within("size", self.size, SMALLEST, LARGEST)
+        check_within("classes", self.classes, 2, CLASSES)
+        check_within("seed", self.seed, 0, 2**63)
         for split in SPLITS:
-            _within(f"{split}_images", getattr(self, f"{split}_images"), self.classes, 10**7)
+            check_within(f"{split}_images", getattr(self, f"{split}_images"), self.classes, 10**7)
 
     @property
     def preprocess(self) -> Preprocess:
@@ -116,6 +60,11 @@ class Generated:
     def labels(self) -> tuple[str, ...]:
         """Shape and texture, such as "circle striped"."""
         return tuple(f"{shape} {texture}" for shape in SHAPES for texture in TEXTURES)[: self.classes]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
 
     def train(self, epoch: int) -> "Epoch":
         """The training images in the epoch's order, each turned, mirrored and shifted when it is loaded."""
@@ -144,8 +93,8 @@ class Generated:
         for start in range(0, count, chunk):
             rows = slice(start, start + chunk)
             rngs = [np.random.default_rng((*key, 0, index)) for index in range(count)[rows]]
-            draws = np.stack([rng.random(_COLUMNS, dtype=np.float32) for rng in rngs])
-            canvas = _compose(labels[rows], draws, self.scene, self.size)
+            draws = np.stack([rng.random(COLUMNS, dtype=np.float32) for rng in rngs])
+            canvas = compose(labels[rows], draws, self.scene, self.size)
             for image, rng, draw in zip(canvas, rngs, draws[:, 0], strict=True):
                 image += rng.standard_normal(image.shape, dtype=np.float32) * (draw * self.scene.noise)
             pixels[rows] = np.rint(np.clip(canvas, 0.0, 1.0) * 255.0)
@@ -169,6 +118,11 @@ class Epoch:
     def __len__(self) -> int:
         return len(self.order)
 
+    @property
+    def in_memory(self) -> bool:
+        """The fixed images are; moving them is quicker than sending them."""
+        return True
+
     def load(self, rows: Sequence[int] | slice) -> Images:
         """These images, in this order."""
         order, size = self.order[rows], self.images.pixels.shape[-1]
@@ -183,71 +137,3 @@ class Epoch:
     def first(self, count: int) -> Images:
         """The first `count` images."""
         return self.load(slice(count))
-
-
-def _compose(labels: NDArray[np.int64], draws: Array, scene: Scene, size: int) -> Array:
-    """Images without noise: labels (N,) and uniform numbers (N, _COLUMNS) → (N, 3, size, size) in about 0–1."""
-    count = len(labels)
-    _, opacity, level, spread = draws[:, :4].T
-    slope, ranks, tints = draws[:, 4:6] - 0.5, draws[:, 6:9].argsort(axis=1) - 1, draws[:, 9:18].reshape(count, 3, 3)
-    piece, fragments, lines = np.split(draws[:, 18:], np.cumsum([_PIECE, (_PIECE + 7) * FRAGMENTS]), axis=1)
-    tints = (tints - tints.mean(axis=2, keepdims=True)) * 0.5  # a tint leaves the grey level as it is
-    step = scene.contrast + spread * (0.3 - scene.contrast) * 0.5
-    # Background, shape and texture take the low, the middle and the high grey level in any order, so none is special.
-    colors = (0.35 + 0.3 * level)[:, None, None] + (step[:, None] * ranks)[:, :, None] + tints
-    opacity = opacity * scene.clutter
-    ramp = np.linspace(-0.5, 0.5, size, dtype=np.float32)
-    shade = (slope[:, :1, None] * ramp[:, None] + slope[:, 1:, None] * ramp) * (0.4 * scene.clutter)
-    canvas: Array = (colors[:, 0, :, None, None] + shade[:, None]).astype(np.float32)
-    for fragment in np.split(fragments, FRAGMENTS, axis=1):
-        which, tones = (fragment[:, -1] * CLASSES).astype(np.int64), fragment[:, _PIECE:-1].reshape(count, 2, 3)
-        _paste(canvas, which, fragment[:, :_PIECE], tones, opacity, scene, whole=False)
-    _paste(canvas, labels, piece, colors[:, 1:], np.ones_like(opacity), scene, whole=True)
-    for line in np.split(lines, LINES, axis=1):
-        x, y, angle, width = line[:, :4].T[:, :, None, None]
-        across = np.cos(angle * np.pi) * (ramp + 0.5 - x) + np.sin(angle * np.pi) * (ramp[:, None] + 0.5 - y)
-        stroke = np.clip(0.5 + (0.015 + 0.02 * width - np.abs(across)) * size, 0.0, 1.0) * opacity[:, None, None]
-        canvas += stroke[:, None] * (line[:, 4:, None, None] - canvas)
-    return canvas
-
-
-def _paste(
-    canvas: Array, classes: NDArray[np.int64], draws: Array, colors: Array, opacity: Array, scene: Scene, *, whole: bool
-) -> None:
-    """Lay a textured shape over each image of the canvas: all of it and inside, or else half of it and anywhere.
-
-    `draws` are (N, _PIECE) uniform numbers, `colors` (N, 2, 3) those of the shape and its texture.
-    """
-    side = canvas.shape[-1]
-    grow, x, y, angle, turn, phase, other_phase, cut = draws.T[:, :, None, None]
-    size = (scene.smallest + grow * (scene.largest - scene.smallest)) * side
-    margin = size * (0.5 if whole else 0.0)
-    x, y = margin + x * (side - 2 * margin), margin + y * (side - 2 * margin)
-    window = min(side, int(np.ceil(2 * REACH * scene.largest * side)))
-    left, top = (np.clip(np.rint(at - window / 2), 0, side - window) for at in (x, y))
-    grid = np.arange(window, dtype=np.float32) + 0.5
-    dx, dy = (grid + left - x) / size, (grid[:, None] + top - y) / size
-    u, v = _turned(dx, dy, angle * FULL_TURN)
-    p, q = _turned(dx * (FULL_TURN / PERIOD), dy * (FULL_TURN / PERIOD), turn * FULL_TURN)
-    p, q = p + phase * FULL_TURN, q + other_phase * FULL_TURN
-    distance, ink = np.empty_like(u), np.empty_like(u)
-    for number, shape in enumerate(SHAPES.values()):
-        rows = np.flatnonzero(classes // len(TEXTURES) == number)
-        distance[rows] = shape(u[rows], v[rows])
-    for number, texture in enumerate(TEXTURES.values()):
-        rows = np.flatnonzero(classes % len(TEXTURES) == number)
-        ink[rows] = np.clip(0.5 + texture(p[rows], q[rows]), 0.0, 1.0)
-    if not whole:
-        distance = np.maximum(distance, u - (cut - 0.5) * 0.3)
-    alpha = np.clip(0.5 - distance * size, 0.0, 1.0) * opacity[:, None, None]
-    for image, row, column, cover, share, (base, other) in zip(
-        canvas, top.ravel().astype(int), left.ravel().astype(int), alpha, ink, colors[..., None, None], strict=True
-    ):
-        region = image[:, row : row + window, column : column + window]
-        region += cover * (base + share * (other - base) - region)
-
-
-def _turned(x: Array, y: Array, angle: Array) -> tuple[Array, Array]:
-    cos: Array = np.cos(angle)
-    sin: Array = np.sin(angle)
-    return cos * x + sin * y, cos * y - sin * x

@@ -48,7 +48,7 @@ def batches(
     """The images of a view batch by batch, in its order.
 
     Args:
-        view: the images; those that are in memory already are never sent to other processes.
+        view: the images; one that says `in_memory` is never sent to other processes.
         batch: images of a step, over all ranks.
         workers: processes that read and decode ahead; 0 does it here.
         rank: which of the `world` equal slices of every batch is wanted.
@@ -68,16 +68,17 @@ def batches(
     groups = [slice(start, start + share) for start in starts]
     if keep_last and len(view) % batch:
         groups.append(slice(len(view) - len(view) % batch, len(view)))
-    return in_order(_load, view, groups, workers=0 if isinstance(view, Images) else workers)
+    return in_order(_load, view, groups, workers=workers)
 
 
 def in_order(job: Job[Result], view: View, groups: Sequence[slice], *, workers: int) -> Iterator[Result]:
     """`job(view, rows)` for every group of rows, in their order, ahead of time in `workers` processes.
 
-    The job is a module's function, since it travels to other processes. torch's random numbers are left alone.
+    A view that says `in_memory` is worked on here: sending it would take longer than the work. The job is a module's
+    function, since it travels to other processes. torch's random numbers are left alone.
     """
     work = _Groups(job, view, groups)
-    if workers and groups:
+    if workers and groups and not view.in_memory:
         results = _elsewhere(work, min(workers, len(groups)))
     else:
         results = (work[index] for index in range(len(work)))

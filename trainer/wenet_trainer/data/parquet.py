@@ -3,6 +3,7 @@
 The library `datasets` turns the shards once into an Arrow file in its own cache, which is then mapped, not read.
 """
 
+import json
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wenet_trainer.data.contents import Contents, Split
+from wenet_trainer.data.contents import Contents, Split, number_classes
 from wenet_trainer.data.shards import find_shards
 from wenet_trainer.errors import DataError
 
@@ -70,19 +71,24 @@ class _Table:
 def read_parquet(path: Path) -> Contents:
     """Open the Parquet shards at `path`. Their names say the split, see `find_shards`.
 
-    Labels are whole numbers from 0, named if the shards carry `ClassLabel` names, or strings.
+    Labels are whole numbers from 0, named if the shards carry `ClassLabel` names, or strings. A split that names the
+    classes in another order than the training images do is renumbered by the names.
 
     Raises:
-        DataError: `datasets` is missing, or a shard is damaged, lacks a column or has labels that are none.
+        DataError: `datasets` is missing, or a shard is damaged, lacks a column, has labels that are none or that mean
+            something else than those of the others.
     """
     tables = {name: _read_table(shards) for name, shards in find_shards(path, ".parquet").items()}
     notes = []
     if "test" in tables and len(tables["test"].labels) and (tables["test"].labels == -1).all():
         del tables["test"]
         notes.append(f"the test split of {path} has no labels (all are -1): it is left out")
+    if len({bool(table.names) for table in tables.values()}) > 1:
+        notes.append(f"only some splits of {path} name their classes: equal numbers are taken to mean the same class")
     classes = _classes(tables)
+    named = "train" in tables and bool(tables["train"].names)
     splits = {
-        name: Split(table.store, np.arange(len(table.labels)), _indices(table, classes))
+        name: Split(table.store, np.arange(len(table.labels)), _indices(table, classes, named))
         for name, table in tables.items()
     }
     return Contents(str(path), classes, splits, tuple(notes))
@@ -92,18 +98,33 @@ def _classes(tables: Mapping[str, _Table]) -> tuple[str, ...]:
     train = tables.get("train")
     if train is None:
         return ()
+    for table in tables.values():
+        if table.texts != train.texts:
+            raise DataError(
+                f"{table.store.shards[0][0]} has {_form(table.texts)} as labels, {train.store.shards[0][0]} has "
+                f"{_form(train.texts)}: write them alike"
+            )
     if train.texts:
         return tuple(sorted(set(train.labels)))
     if train.names:
         return train.names
-    return tuple(str(label) for label in range(max(int(t.labels.max(initial=-1)) for t in tables.values()) + 1))
+    return number_classes((table.store, table.labels) for table in tables.values())
 
 
-def _indices(table: _Table, classes: tuple[str, ...]) -> NDArray[np.int64]:
-    """Class index of every row. Raises `DataError`, which names the row, for a label that is no class."""
+def _form(texts: bool) -> str:
+    return "names" if texts else "numbers"
+
+
+def _indices(table: _Table, classes: tuple[str, ...], named: bool) -> NDArray[np.int64]:
+    """Class index of every row, by the names where the training images have some (`named`).
+
+    Raises `DataError`, which names the row, for a label that is no class.
+    """
     if table.texts:
         known = {name: index for index, name in enumerate(classes)}
         labels = np.array([known.get(text, -1) for text in table.labels], np.int64)
+    elif table.names and named:
+        labels = _renumbered(table, classes)
     else:
         labels = table.labels.astype(np.int64)
     wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
@@ -114,6 +135,19 @@ def _indices(table: _Table, classes: tuple[str, ...]) -> NDArray[np.int64]:
             "the training images: correct it or take it out"
         )
     return labels
+
+
+def _renumbered(table: _Table, classes: tuple[str, ...]) -> NDArray[np.int64]:
+    """The class index of every row's name; -1 for a label without one."""
+    known = {name: index for index, name in enumerate(classes)}
+    for name in table.names:
+        if name not in known:
+            raise DataError(
+                f"{table.store.shards[0][0]} names class '{name}', which the training images do not have: write it "
+                "with their names"
+            )
+    index = np.array([*(known[name] for name in table.names), -1], np.int64)
+    return index[np.where((table.labels >= 0) & (table.labels < len(table.names)), table.labels, -1).astype(np.int64)]
 
 
 def _read_table(shards: list[Path]) -> _Table:
@@ -137,19 +171,36 @@ def _check_shards(shards: list[Path]) -> tuple[str, str, tuple[tuple[str, int], 
     with _library():
         import pyarrow
         from pyarrow.parquet import ParquetFile
-    images, labels, counts = set(), set(), []
+    columns, forms, counts = [], [], []
     for shard in shards:
         try:
             with ParquetFile(shard) as file:
-                columns = file.schema_arrow.names
+                schema = file.schema_arrow
                 counts.append(file.metadata.num_rows)
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError(f"{shard} is no readable Parquet file ({error}): copy it again") from None
-        images.add(_column(shard, columns, IMAGE_COLUMNS))
-        labels.add(_column(shard, columns, LABEL_COLUMNS))
-    if len(images) > 1 or len(labels) > 1:
+        image, label = _column(shard, schema.names, IMAGE_COLUMNS), _column(shard, schema.names, LABEL_COLUMNS)
+        columns.append((image, label))
+        forms.append((pyarrow.types.is_integer(schema.field(label).type), _class_names(schema.metadata, label)))
+    if len(set(columns)) > 1:
         raise DataError(f"the shards beside {shards[0]} call their columns differently: write them alike")
-    return images.pop(), labels.pop(), tuple(zip(map(str, shards), accumulate(counts), strict=True))
+    for shard, form in zip(shards, forms, strict=True):
+        # The library takes the first shard's form for all of them.
+        if form != forms[0]:
+            raise DataError(
+                f"the labels of {shard} mean something else than those of {shards[0]} (names and numbers, or other "
+                "names of classes): write them alike"
+            )
+    return *columns[0], tuple(zip(map(str, shards), accumulate(counts), strict=True))
+
+
+def _class_names(metadata: Mapping[bytes, bytes] | None, label: str) -> tuple[str, ...]:
+    """The names that `datasets` wrote into a shard's footer, if it did."""
+    try:
+        names = json.loads((metadata or {})[b"huggingface"])["info"]["features"][label]["names"]
+        return tuple(map(str, names))
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return ()
 
 
 def _column(shard: Path, columns: list[str], wanted: tuple[str, ...]) -> str:

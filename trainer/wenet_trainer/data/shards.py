@@ -27,7 +27,7 @@ def find_shards(path: Path, suffix: str) -> dict[str, list[Path]]:
         suffix: ".tar" or ".parquet".
 
     Raises:
-        DataError: no shard, one that is empty, or one whose name says no split or two.
+        DataError: no shard, one that is empty or there twice, or one whose name says no split or two.
     """
     if path.is_file():
         return {"train": [_filled(path)]}
@@ -39,8 +39,13 @@ def find_shards(path: Path, suffix: str) -> dict[str, list[Path]]:
     if silent and len(silent) < len(shards):
         raise DataError(f"{silent[0]} does not say which split it belongs to, others do: rename it or take it out")
     found: dict[str, list[Path]] = {}
+    seen: dict[tuple[int, int], Path] = {}
     for shard, split in said.items():
         found.setdefault(split or "train", []).append(_filled(shard))
+        status = shard.stat()
+        twin = seen.setdefault((status.st_dev, status.st_ino), shard)
+        if twin != shard:
+            raise DataError(f"{shard} and {twin} are one file, so its images would count twice: take one out")
     return found
 
 
@@ -53,6 +58,10 @@ def _split_of(relative: Path, shard: Path) -> str | None:
 
 
 def _filled(shard: Path) -> Path:
-    if shard.stat().st_size == 0:
+    try:
+        size = shard.stat().st_size
+    except OSError as error:
+        raise DataError(f"{shard} cannot be read ({error.strerror}): put it back or take it out") from None
+    if size == 0:
         raise DataError(f"{shard} is empty: copy it again or take it out")
     return shard

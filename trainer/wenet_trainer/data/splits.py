@@ -7,7 +7,8 @@ from wenet_trainer.data.contents import SPLITS, Contents, Split
 from wenet_trainer.errors import DataError
 
 SHARE = 0.1  # of the training images, for each split that is missing
-MOST = 10_000  # images of such a split: enough for an interval of ±1 point, and held in memory at once
+# Images of such a split, unless one of each class are more: enough for an interval of ±1 point, few enough for memory.
+MOST = 10_000
 _SHOWN = 8
 
 

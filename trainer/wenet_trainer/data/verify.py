@@ -13,7 +13,7 @@ def verify(view: View, *, workers: int = 0) -> int:
 
     Args:
         view: the images, as `source.train(0)`, `source.validation()` or `source.test()` give them.
-        workers: processes that do it.
+        workers: processes that do it; images in memory are looked at here.
 
     Returns:
         How many there are.

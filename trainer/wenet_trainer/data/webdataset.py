@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wenet_trainer.data.contents import Contents, Names, Split
+from wenet_trainer.data.contents import Contents, Names, Split, number_classes
 from wenet_trainer.data.decode import SUFFIXES
 from wenet_trainer.data.shards import find_shards
 from wenet_trainer.errors import DataError
@@ -23,6 +24,7 @@ LABELS = "labels.txt"
 _LABEL_MEMBERS = ("cls", "json")
 _JSON_NAMES = ("label", "cls")
 _MAX_LABEL_BYTES = 1 << 20
+_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,14 @@ def read_webdataset(path: Path) -> Contents:
         DataError: a shard that is compressed, damaged or cut short, or a sample without its one image or its label.
     """
     splits = {name: _read_split(shards) for name, shards in find_shards(path, ".tar").items()}
-    highest = max((int(split.labels.max()) for split in splits.values()), default=-1)
     names = path / LABELS
     if not names.is_file():
-        return Contents(str(path), tuple(str(label) for label in range(highest + 1)), splits)
-    classes = tuple(names.read_text(encoding="utf-8").splitlines())
+        return Contents(str(path), number_classes((split.store, split.labels) for split in splits.values()), splits)
+    try:
+        classes = tuple(names.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{names} cannot be read as UTF-8 text ({error}): write it again, a class a line") from None
+    highest = max(int(split.labels.max()) for split in splits.values())
     if highest >= len(classes):
         raise DataError(f"{names} names {len(classes)} classes, but label {highest} occurs: add the missing lines")
     return Contents(str(path), classes, splits)
@@ -99,9 +104,8 @@ def _read_split(shards: list[Path]) -> Split:
 def _samples(shard: Path) -> Iterator[_Sample]:
     """The samples of one shard; members of one key lie side by side."""
     try:
-        with tarfile.open(shard, "r:") as archive:
-            members = (m for m in archive if m.isfile() and not m.name.rpartition("/")[2].startswith("."))
-            for key, group in groupby(members, key=lambda member: _key(member)[0]):
+        with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            for key, group in groupby(_members(file, archive), key=lambda member: _key(member)[0]):
                 sample = _sample(archive, shard, key, {_key(member)[1]: member for member in group})
                 if sample is not None:
                     yield sample
@@ -111,6 +115,24 @@ def _samples(shard: Path) -> Iterator[_Sample]:
         ) from None
     except OSError as error:
         raise DataError(f"{shard} cannot be read ({error.strerror or error}): copy it again") from None
+
+
+def _members(file: BinaryIO, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members that may belong to a sample. Raises `tarfile.ReadError` if the archive does not end as it should.
+
+    A cut between members and a damaged header look like the end to tarfile: what follows says whether it is one.
+    """
+    for member in archive:
+        if member.isfile() and not member.name.rpartition("/")[2].startswith("."):
+            yield member
+    file.seek(archive.offset)
+    rest = file.read(tarfile.BLOCKSIZE)
+    if len(rest) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("its end is missing")
+    while rest:
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError(f"damaged near byte {archive.offset}, or several archives in one file")
+        rest = file.read(_READ_BYTES)
 
 
 def _key(member: tarfile.TarInfo) -> tuple[str, str]:
@@ -141,7 +163,7 @@ def _label(archive: tarfile.TarFile, shard: Path, key: str, member: tarfile.TarI
         value = json.loads(text)
         if isinstance(value, dict):
             value = next(value[name] for name in _JSON_NAMES if name in value)
-        if type(value) is not int or not 0 <= value < 1 << 31:
+        if type(value) is not int or not 0 <= value < 1 << 63:
             raise ValueError
     except (ValueError, RecursionError, StopIteration):
         raise DataError(

@@ -15,14 +15,14 @@ from wenet_runtime.materialize import Supernet, lower
 from wenet_runtime.plan import Plan
 from wenet_runtime.profiler import load_graph, quickest_ms, sample
 from wenet_trainer.data.base import Images, Source, input_shape, normalise
-from wenet_trainer.evaluate import accuracy, recalibrated
+from wenet_trainer.evaluate import accuracy_on, recalibrated
 from wenet_trainer.explore.result import Latency
 from wenet_trainer.space import GroupConfig, SearchSpace
 from wenet_trainer.topology import INPUT, describe
 
 CALIBRATION_EPOCH = 1_000_000  # views that no training epoch shows
 CALIBRATION_IMAGES = 512
-FINAL_IMAGES = 5_000  # they are held in memory
+FINAL_IMAGES = 5_000  # they are held in memory, one byte a pixel and colour
 
 
 def calibration(source: Source) -> Tensor:
@@ -122,8 +122,7 @@ class Bench:
 
     def _evaluate(self, config: GroupConfig, images: Images) -> Accuracy:
         with recalibrated(self.net, config, self.calibration):
-            inputs = normalise(images.pixels, self.source.preprocess)
-            return accuracy(self.net, config, inputs, images.labels, images.origins)
+            return accuracy_on(self.net, config, images, self.source.preprocess)
 
     def _load(self, config: GroupConfig) -> Engine:
         # Statistics do not change what a run costs, so those of the checkpoint will do.

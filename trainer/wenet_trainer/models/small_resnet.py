@@ -8,35 +8,38 @@ from wenet_trainer.models.digits_resnet import Bottleneck
 
 
 class SmallResNet(nn.Module):
-    """A dense stem to 8×8, a bottleneck that goes down to 4×4, more bottlenecks there, and a dense head.
+    """A dense stem to 8×8, bottlenecks at 4×4 and one to 2×2, and a dense head.
 
-    Nearly all of the arithmetic lies where the activations are few, so a step costs little beside it.
+    Its channels are as many as those of ResNet-50's first stages, so that 16 groups are left some each,
+    and lie where the activations are few, so that a step costs little beside the arithmetic.
 
     Args:
         classes: labels.
         width: channels after the stem, a multiple of 16; the bottlenecks' channels are multiples of it.
-        depth: bottlenecks.
+        depth: bottlenecks, the first and the last of which halve the sides.
 
     Raises:
         NetworkError: an argument is out of its range.
     """
 
-    def __init__(self, classes: int = 24, width: int = 16, depth: int = 3) -> None:
+    def __init__(self, classes: int = 24, width: int = 32, depth: int = 3) -> None:
         super().__init__()
-        if classes < 1 or depth < 1 or width < MAX_GROUPS or width % MAX_GROUPS:
+        if classes < 1 or depth < 2 or width < MAX_GROUPS or width % MAX_GROUPS:
             raise NetworkError(
                 f"classes {classes}, width {width}, depth {depth} make no network: take at least one class, "
-                f"at least one bottleneck, and a width that is a multiple of {MAX_GROUPS}"
+                f"at least two bottlenecks, and a width that is a multiple of {MAX_GROUPS}"
             )
         self.stem = nn.Conv2d(3, width, 5, stride=2, padding=2, bias=False)
         self.stem_bn = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         self.pool = nn.MaxPool2d(2)
-        first = Bottleneck(width, width * 4, width * 8, stride=2)
-        channels = (width * 8, *[width * 12] * (depth - 1))
-        rest = (Bottleneck(before, width * 6, width * 12) for before in channels[:-1])
-        self.blocks = nn.Sequential(first, *rest)
-        self.head = nn.Linear(channels[-1], classes)
+        between = (Bottleneck(width * 8, width * 4, width * 8) for _ in range(depth - 2))
+        self.blocks = nn.Sequential(
+            Bottleneck(width, width * 2, width * 8, stride=2),
+            *between,
+            Bottleneck(width * 8, width * 4, width * 16, stride=2),
+        )
+        self.head = nn.Linear(width * 16, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, classes) logits."""

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from wenet_trainer.errors import NetworkError
 from wenet_trainer.norms import BatchNorm
-from wenet_trainer.peers.slimmable_layers import FULL, SlimmableBatchNorm, SlimmableLayer
+from wenet_trainer.peers.slimmable_layers import FULL, SlimmableLayer
+from wenet_trainer.peers.slimmable_norms import SlimmableBatchNorm
 from wenet_trainer.peers.slimming import distinct_widths, slimmed
 
 WIDTHS = tuple(range(FULL, 3, -1))  # 16/16 … 4/16: a quarter of the width is about a sixteenth of the MACs
@@ -18,14 +19,17 @@ class Slimmable(nn.Module):
     """A network whose every layer runs with a share of its channels, the same share everywhere.
 
     Level 1 is the full width; level k keeps each layer's first `widths[k - 1]` sixteenths. The image's
-    channels and the logits are never slimmed. Batch norms are private to each level (S-BN). Of a WeNet
-    supernet all weights are used: its layers become dense and its shuffles nothing. The sandwich rule, the
-    distillation and the recalibration of US-Net come from the trainer, as for every network.
+    channels and the logits are never slimmed. Batch norms are private to each level (S-BN), or share γ and β
+    over all widths, as in US-Net, and have private statistics only. Of a WeNet supernet all weights are used:
+    its layers become dense and its shuffles nothing. The sandwich rule, the distillation and the recalibration
+    of US-Net come from the trainer, as for every network.
 
     Args:
         net: a plain network or a supernet; it is copied. Its classifier is the layer it defines last.
         widths: sixteenths, descending. Widths that keep the same channels everywhere are one level.
         divisor: channel counts are multiples of it, and at least it, where the full network has that many.
+        shared_affine: 1 for one γ and β in each batch norm, of which a level uses its first channels; 0 for
+            private ones. A whole number, because that is what recipes give to networks.
 
     Attributes:
         levels: the width levels.
@@ -37,15 +41,19 @@ class Slimmable(nn.Module):
 
     levels: Mapping[str, tuple[int, ...]]
 
-    def __init__(self, net: nn.Module, widths: Sequence[int] = WIDTHS, divisor: int = 8) -> None:
+    def __init__(
+        self, net: nn.Module, widths: Sequence[int] = WIDTHS, divisor: int = 8, shared_affine: int = 0
+    ) -> None:
         super().__init__()
         if not widths or list(widths) != sorted(set(widths), reverse=True) or not 0 < widths[-1] <= widths[0] <= FULL:
             raise NetworkError(f"widths are {list(widths)}: give sixteenths from {FULL} down to 1, descending")
         if divisor < 1:
             raise NetworkError(f"the divisor of channel counts is {divisor}: give at least 1")
+        if shared_affine not in (0, 1):
+            raise NetworkError(f"shared_affine is {shared_affine}: give 1 to share γ and β over the widths, else 0")
         self.widths = distinct_widths(net, widths, divisor)
         self.levels = {KNOB: tuple(range(1, len(self.widths) + 1))}
-        self.net = slimmed(net, self.widths, divisor)
+        self.net = slimmed(net, self.widths, divisor, shared_affine=bool(shared_affine))
         self._classes = self._layers()[-1].outs[0]
         self._active = 1
 
@@ -112,9 +120,9 @@ class Slimmable(nn.Module):
         self.activate(config)
         try:
             slices = [part for layer in self._layers() for part in layer.active() if part is not None]
-            return sum(p.numel() for p in slices) + sum(
-                p.numel() for norm in self.norms_in_use().values() for p in norm.parameters()
-            )
+            norms = (module for module in self.modules() if isinstance(module, SlimmableBatchNorm))
+            affine = [part for norm in norms for part in norm.affine_in_use()]
+            return sum(p.numel() for p in [*slices, *affine])
         finally:
             self.activate({KNOB: was_active})
 

@@ -1,4 +1,4 @@
-"""Layers that use their first channels only, one count per width level, and a batch norm for each level.
+"""Layers that use their first channels only, one count per width level.
 
 What is in use is a slice of the full weight, never a mask, so time and gradients shrink with it.
 """
@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wenet_trainer.errors import NetworkError
-from wenet_trainer.norms import BatchNorm, SwitchableBatchNorm
 
 FULL = 16  # widths are counted in sixteenths
 
@@ -93,39 +92,6 @@ class SlimmableLinear(nn.Linear):
         """(..., in) → (..., out) at the level in use."""
         check_arrival(input.shape[-1], self.ins[self.level - 1])
         return F.linear(input, *self.active())
-
-
-class SlimmableBatchNorm(nn.Module):
-    """S-BN of a slimmable network: each width level has a batch norm of its own, of just its channels.
-
-    Args:
-        norm: what every level starts from; of a switchable one, pattern 1.
-        outs: channels of each level, from level 1 on.
-    """
-
-    def __init__(self, norm: BatchNorm, outs: Sequence[int]) -> None:
-        super().__init__()
-        kind = norm.plain if isinstance(norm, SwitchableBatchNorm) else type(norm)
-        self.widths = nn.ModuleDict()
-        for level, channels in enumerate(outs, start=1):
-            own = kind(channels, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
-            sliced = {name: value[:channels] if value.dim() else value for name, value in norm.state_dict().items()}
-            own.load_state_dict({name: sliced[name] for name in own.state_dict()})
-            self.widths[str(level)] = own
-        self.level = 1
-
-    def active(self) -> BatchNorm:
-        """The batch norm of the level in use."""
-        norm = self.widths[str(self.level)]
-        assert isinstance(norm, BatchNorm)
-        return norm
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, C, …) → the same, normalised by the batch norm of the level in use."""
-        norm = self.active()
-        check_arrival(input.shape[1], norm.num_features)
-        out: Tensor = norm(input)
-        return out
 
 
 SlimmableLayer = SlimmableConv2d | SlimmableLinear

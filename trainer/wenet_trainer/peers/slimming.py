@@ -8,7 +8,8 @@ from torch import nn
 from wenet_trainer.errors import NetworkError
 from wenet_trainer.layers import ChannelShuffle, WeightEnabledConv2d, WeightEnabledLinear
 from wenet_trainer.norms import BatchNorm, SwitchableBatchNorm, SwitchableBatchNorm1d, SwitchableBatchNorm2d
-from wenet_trainer.peers.slimmable_layers import SlimmableBatchNorm, SlimmableConv2d, SlimmableLinear, kept_channels
+from wenet_trainer.peers.slimmable_layers import SlimmableConv2d, SlimmableLinear, kept_channels
+from wenet_trainer.peers.slimmable_norms import SlimmableBatchNorm
 
 # Exact types, because a subclass may compute something else than what replaces it.
 LAYERS = (nn.Conv2d, WeightEnabledConv2d, nn.Linear, WeightEnabledLinear)
@@ -17,7 +18,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, SwitchableBatchNorm1d, SwitchableBatchN
 Layer = nn.Conv2d | nn.Linear
 
 
-def slimmed(net: nn.Module, widths: Sequence[int], divisor: int) -> nn.Module:
+def slimmed(net: nn.Module, widths: Sequence[int], divisor: int, *, shared_affine: bool = False) -> nn.Module:
     """A copy of the network with slimmable layers, a level for each width.
 
     The first layer takes the whole image and the last one that is defined gives every logit; all other
@@ -27,6 +28,7 @@ def slimmed(net: nn.Module, widths: Sequence[int], divisor: int) -> nn.Module:
         net: a plain network or a supernet, with its weights.
         widths: sixteenths of each level.
         divisor: see `kept_channels`.
+        shared_affine: see `SlimmableBatchNorm`.
 
     Raises:
         NetworkError: a layer cannot be slimmed; the message names it.
@@ -42,7 +44,7 @@ def slimmed(net: nn.Module, widths: Sequence[int], divisor: int) -> nn.Module:
             continue
         if module not in made:
             try:
-                made[module] = _slim(module, layers[0], layers[-1], widths, divisor)
+                made[module] = _slim(module, layers[0], layers[-1], widths, divisor, shared_affine=shared_affine)
             except NetworkError as error:
                 raise NetworkError(f"'{path.removeprefix('net.')}': {error}") from None
         if made[module] is not module:
@@ -60,7 +62,9 @@ def distinct_widths(net: nn.Module, widths: Sequence[int], divisor: int) -> tupl
     return tuple(first.values())
 
 
-def _slim(module: nn.Module, first: Layer, last: Layer, widths: Sequence[int], divisor: int) -> nn.Module:
+def _slim(
+    module: nn.Module, first: Layer, last: Layer, widths: Sequence[int], divisor: int, *, shared_affine: bool
+) -> nn.Module:
     """What stands in the module's place: itself where it has no weights of its own."""
 
     def kept(channels: int, whole: bool = False) -> list[int]:
@@ -75,7 +79,7 @@ def _slim(module: nn.Module, first: Layer, last: Layer, widths: Sequence[int], d
             module, kept(module.in_features, module is first), kept(module.out_features, module is last)
         )
     if type(module) in NORMS and isinstance(module, BatchNorm):
-        return SlimmableBatchNorm(module, kept(module.num_features))
+        return SlimmableBatchNorm(module, kept(module.num_features), shared_affine=shared_affine)
     if isinstance(module, ChannelShuffle):
         return nn.Identity()
     if any(True for _ in module.parameters(recurse=False)):

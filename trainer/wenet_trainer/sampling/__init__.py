@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 
+from torch import nn
+
 from wenet_runtime.registry import load
-from wenet_trainer.cost import Costs
+from wenet_trainer.cost import measure_costs
 from wenet_trainer.errors import TrainingError
 from wenet_trainer.sampling.base import Plan, Sampler
 from wenet_trainer.space import SearchSpace
+from wenet_trainer.supernet import Flexible
 
 SAMPLINGS: Mapping[str, str] = {
     "fixed": "wenet_trainer.sampling.fixed:FixedSampler",
@@ -16,15 +19,19 @@ SAMPLINGS: Mapping[str, str] = {
 }
 
 
-def open_sampler(name: str, plan: Plan, layers: SearchSpace, blocks: SearchSpace, costs: Costs | None) -> Sampler:
-    """The sampler of that name.
+def open_sampler(name: str, plan: Plan, net: nn.Module, input_shape: tuple[int, ...]) -> Sampler:
+    """The sampler of that name for a network.
 
     Args:
         name: a name of the table, or "package.module:Class".
         plan: what the recipe says about sampling.
-        layers: the space with a knob per layer.
-        blocks: the space with a knob per block.
-        costs: multiply-accumulates of the configurations; None for a network flexible in another way.
+        net: the supernet, or a network flexible in another way.
+        input_shape: (C, H, W) of its images.
+
+    Raises:
+        TrainingError: there is no such sampling, or it does not suit the network.
     """
-    sampler: Sampler = load(SAMPLINGS, name, kind="sampling", error=TrainingError)(plan, layers, blocks, costs)
+    costs = None if isinstance(net, Flexible) else measure_costs(net, input_shape)
+    create = load(SAMPLINGS, name, kind="sampling", error=TrainingError)
+    sampler: Sampler = create(plan, SearchSpace.of(net, "layer"), SearchSpace.of(net, "block"), costs)
     return sampler

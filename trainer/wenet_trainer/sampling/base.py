@@ -35,7 +35,8 @@ class Trial:
 
     Attributes:
         net: the supernet as it is now; left as it was found.
-        inputs: (N, C, H, W) normalised validation images, on the network's device.
+        inputs: (N, C, H, W) normalised validation images, `Sampler.trial_images` or all there are, on the
+            network's device.
         labels: (N,) their classes.
     """
 
@@ -45,7 +46,13 @@ class Trial:
 
 
 class Sampler(ABC):
-    """Draws the sandwich of a step: the full network, the smallest, and others."""
+    """Draws the sandwich of a step: the full network, the smallest, and others.
+
+    Attributes:
+        trial_images: how many validation images a `Trial` shall have; 0 for a sampler that wants none.
+    """
+
+    trial_images = 0
 
     def __init__(self, plan: Plan, layers: SearchSpace, blocks: SearchSpace, costs: Costs | None) -> None:
         self.plan = plan
@@ -55,11 +62,11 @@ class Sampler(ABC):
 
     def sandwich(self, rng: random.Random) -> list[GroupConfig]:
         """One step's sub-networks in training order; the full network is first, because it may teach."""
-        drawn = [self.draw(index, rng) for index in range(self.plan.samples - 2)]
+        drawn = [self.draw(rng) for _ in range(self.plan.samples - 2)]
         return [self.layers.full(), self.layers.smallest(), *drawn]
 
     @abstractmethod
-    def draw(self, index: int, rng: random.Random) -> GroupConfig:
+    def draw(self, rng: random.Random) -> GroupConfig:
         """One of the step's further sub-networks."""
 
     def wants_trial(self, epoch: int) -> bool:

@@ -38,27 +38,29 @@ IMAGES = 256
 class ProgressiveSampler(Sampler):
     """Draws from a pool that is selected anew as training goes on."""
 
+    trial_images = IMAGES
+
     def __init__(self, plan: Plan, layers: SearchSpace, blocks: SearchSpace, costs: Costs | None) -> None:
         if costs is None:
             raise TrainingError("progressive sampling ranks weight-enabled layers, and this network has none")
         super().__init__(plan, layers, blocks, costs)
         self._costs = costs
-        self._every = max(1, plan.epochs // (STAGES + 1))
+        self._every = ceil(plan.epochs / STAGES)
         self._noise: dict[str, float] = {}
         self._ceilings = dict.fromkeys(layers.allowed, 1)
         self._pool: list[GroupConfig] = []
 
-    def draw(self, index: int, rng: random.Random) -> GroupConfig:
+    def draw(self, rng: random.Random) -> GroupConfig:
         """One of the pool."""
         return rng.choice(self._pool) if self._pool else self.layers.full()
 
     def wants_trial(self, epoch: int) -> bool:
-        """Before the first epoch and every few further ones; the last stages are long."""
+        """Before the first epoch and every few further ones, `STAGES` times at most."""
         return epoch % self._every == 0
 
     def look(self, epoch: int, trial: Trial) -> None:
         """Rank the layers, raise ceilings, select the pool."""
-        images, labels = trial.inputs[:IMAGES], trial.labels[:IMAGES]
+        images, labels = trial.inputs, trial.labels
         self._noise = learn_noise(trial.net, images, labels, self.plan.seed + epoch)
         self._ceilings = raised(self._ceilings, self._noise, self.layers.allowed, THRESHOLD)
         rng = random.Random(f"{self.plan.seed}/{epoch}/pool")

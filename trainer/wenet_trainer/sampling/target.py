@@ -1,9 +1,10 @@
-"""The default: a cost is drawn first, then a network near it; uniform modes stay in the pool.
+"""The default: uniform modes, and networks at a drawn cost between two of them.
 
 Independent draws over many layers all cost about the same: nothing near a cheap mode is ever trained
-(on ResNet-50, 99.8 % of them lie at 0.27 to 0.57 of the full network's multiply-accumulates). And a
-network whose layers differ wildly is hard to train and beaten at its cost by a uniform mode, so what is
-drawn here lies between two neighbouring uniform modes.
+(on ResNet-50, 99.8 % of them lie at 0.27 to 0.57 of the full network's multiply-accumulates). So a cost
+is drawn first. And a network whose layers differ wildly is hard to train and beaten at its cost by a
+uniform mode, so what is drawn lies between two neighbouring uniform modes, and these themselves take
+most places.
 """
 
 import random
@@ -74,17 +75,18 @@ class TargetSampler(Sampler):
         super().__init__(plan, layers, blocks, costs)
         self._between = layers.uniforms()[1:-1]
         self._draws = () if costs is None else (DrawAtCost(layers, costs), DrawAtCost(blocks, costs))
-        if not self._draws and not self._between:
+        if not self._draws and not self._between and plan.samples > 2:
             raise TrainingError("there is nothing between the full and the smallest network: ask for --samples 2")
 
     def sandwich(self, rng: random.Random) -> list[GroupConfig]:
         """The full network, the smallest, uniform modes, and as many others as are left."""
         wanted = self.plan.samples - 2
         drawn = rng.sample(self._between, min(wanted, len(self._between)))
-        drawn = [self.draw(index, rng) if rng.random() < NOW_AND_THEN else mode for index, mode in enumerate(drawn)]
-        drawn += [self.draw(index, rng) for index in range(len(drawn), wanted)]
+        if self._draws:  # a network flexible in another way has nothing but its levels: none is trained twice
+            drawn = [self.draw(rng) if rng.random() < NOW_AND_THEN else mode for mode in drawn]
+            drawn += [self.draw(rng) for _ in range(len(drawn), wanted)]
         return [self.layers.full(), self.layers.smallest(), *drawn]
 
-    def draw(self, index: int, rng: random.Random) -> GroupConfig:
+    def draw(self, rng: random.Random) -> GroupConfig:
         """One at a drawn cost; of a network flexible in another way, any but the ends."""
         return rng.choice(self._draws).draw_log_uniform(rng) if self._draws else rng.choice(self._between)

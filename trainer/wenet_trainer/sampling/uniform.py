@@ -9,6 +9,6 @@ from wenet_trainer.space import GroupConfig
 class UniformSampler(Sampler):
     """The paper's draws (Algorithm 1, line 13). Over many layers they cluster around the mean cost."""
 
-    def draw(self, index: int, rng: random.Random) -> GroupConfig:
+    def draw(self, rng: random.Random) -> GroupConfig:
         """Every layer on its own."""
         return self.layers.sample(rng)
