@@ -14,10 +14,17 @@ from wenet_trainer.supernet import weight_enabled
 Way = Callable[[WeightEnabled, Tensor], Tensor]
 
 
+Masks = dict[tuple[int, int], Tensor]
+
+
 @contextmanager
-def masked(net: nn.Module) -> Iterator[None]:
-    """The plain way: every sub-network runs at full size, its disabled weights times zero."""
-    masks: dict[tuple[int, int], Tensor] = {}
+def masked(net: nn.Module, masks: Masks) -> Iterator[None]:
+    """The plain way: every sub-network runs at full size, its disabled weights times zero.
+
+    Args:
+        net: the supernet.
+        masks: kept from one use to the next, so that making them counts only once.
+    """
 
     def forward(layer: WeightEnabled, input: Tensor) -> Tensor:
         key = (id(layer), layer.active_groups)

@@ -1,11 +1,13 @@
 """What does one step of Algorithm 1 cost, against the plain way and against its own parts?"""
 
+import copy
 import json
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common import ROOT, Arguments, Figure, Measured, at_least, at_most, reported, run
-from benchmarks.plain_ways import by_autograd, masked
+from benchmarks.plain_ways import Masks, by_autograd, masked
 from wenet_trainer.cost import measure_costs
 from wenet_trainer.data import open_source
 from wenet_trainer.data.base import input_shape
 from wenet_trainer.distill import EmaTeacher
+from wenet_trainer.forward import open_forward
 from wenet_trainer.models import build
 from wenet_trainer.network import make_network
 from wenet_trainer.optimizer import open_optimizer
@@ -32,6 +35,8 @@ QUESTION = "What does a step of Algorithm 1 cost against full-size masked weight
 NETWORKS = ("resnet50", "mobilenet_v2", "efficientnet_b0")
 PIXELS, BATCH, SAMPLES = 128, 8, 4
 RECIPE = Recipe(batch=BATCH, teacher="none")
+
+Way = Callable[[Sequence[GroupConfig]], None]
 
 
 def measure(arguments: Arguments) -> Measured:
@@ -54,24 +59,17 @@ def _times(name: str, rounds: int, seed: int) -> Measured:
     inputs, labels = torch.randn(BATCH, *shape), torch.randint(0, 10, (BATCH,))
     sampler = _sampler(net, shape, SAMPLES)
     costs, full = measure_costs(net, shape), sampler.layers.full()
-    step = Step(net, open_optimizer(net, RECIPE), RECIPE)
-    taught = Step(net, open_optimizer(net, RECIPE), RECIPE, teacher=EmaTeacher(net, 0.997))
+    ways = _ways(net, sampler, inputs, labels, compiled=name == "resnet50")
     rng = random.Random(seed)
     taken: dict[str, list[float]] = {}
     shares = []
     for index in range(rounds + 1):  # the first one warms up
         configs = sampler.sandwich(rng)
-        ways: dict[str, Callable[[], None]] = {
-            "plain": lambda: _step(step, inputs, labels, [full]),
-            "step": lambda configs=configs: _step(step, inputs, labels, configs),  # type: ignore[misc]
-            "taught": lambda configs=configs: _step(taught, inputs, labels, configs),  # type: ignore[misc]
-            "parts": lambda configs=configs: _parts(step, inputs, labels, configs),  # type: ignore[misc]
-        }
         for key, way in ways.items():
-            _clock(taken if index else {}, key, way)
-        for key, changed in (("masked", masked), ("by autograd", by_autograd)):
-            with changed(net):
-                _clock(taken if index else {}, key, lambda configs=configs: _step(step, inputs, labels, configs))  # type: ignore[misc]
+            started = time.process_time()
+            way(configs)
+            if index:
+                taken.setdefault(key, []).append(time.process_time() - started)
         shares.append(sum(costs.macs(config) for config in configs) / costs.macs(full))
     middle = {key: float(np.median(values)) for key, values in taken.items()}
     limit = SAMPLES / float(np.mean(shares))
@@ -84,32 +82,58 @@ def _times(name: str, rounds: int, seed: int) -> Measured:
         "step over its parts": at_most(_ratio(taken, "step", "parts"), 1.1, "x", f"{how}; parts: each alone"),
         "step over plain training": reported(_ratio(taken, "step", "plain"), "x", f"{how}; plain: the full network"),
         "ema teacher over none": reported(_ratio(taken, "taught", "step"), "x", how),
+        "channels-last over not": reported(_ratio(taken, "channels last", "step"), "x", how),
         "plain step": reported(1000 * middle["plain"], "ms", how),
     }
+    if "compiled" in taken:
+        told = f"{how}; the full and the smallest network compiled"
+        figures["compiled over not"] = reported(_ratio(taken, "compiled", "step"), "x", told)
     return figures, {"seconds": taken, "macs_shares": shares}
+
+
+def _ways(net: nn.Module, sampler: Sampler, inputs: Tensor, labels: Tensor, *, compiled: bool) -> dict[str, Way]:
+    """One step of the same sub-networks in every way, on one network except where its layout or program differs."""
+    space = sampler.layers
+    step = Step(net, open_optimizer(net, RECIPE), RECIPE)
+    taught = Step(net, open_optimizer(net, RECIPE), RECIPE, teacher=EmaTeacher(net, 0.997))
+    other = copy.deepcopy(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    last = Step(other, open_optimizer(other, RECIPE), RECIPE)
+    nhwc = inputs.contiguous(memory_format=torch.channels_last)
+    masks: Masks = {}
+
+    def whole(step: Step, configs: Sequence[GroupConfig], images: Tensor = inputs) -> None:
+        step.gradients(images, labels, configs)
+        step.update()
+
+    def parts(configs: Sequence[GroupConfig]) -> None:
+        for config in configs:  # each alone; the weights move once, as in a step
+            step.gradients(inputs, labels, [config])
+        step.update()
+
+    def within(way: AbstractContextManager[None], configs: Sequence[GroupConfig]) -> None:
+        with way:
+            whole(step, configs)
+
+    ways: dict[str, Way] = {
+        "plain": lambda configs: whole(step, [space.full()]),
+        "step": lambda configs: whole(step, configs),
+        "taught": lambda configs: whole(taught, configs),
+        "parts": parts,
+        "channels last": lambda configs: whole(last, configs, nhwc),
+        "masked": lambda configs: within(masked(net, masks), configs),
+        "by autograd": lambda configs: within(by_autograd(net), configs),
+    }
+    if compiled:
+        fast = copy.deepcopy(net)
+        forward = open_forward(fast, space, compile_ends=True)
+        program = Step(fast, open_optimizer(fast, RECIPE), RECIPE, forward=forward)
+        ways["compiled"] = lambda configs: whole(program, configs)
+    return ways
 
 
 def _ratio(taken: Mapping[str, Sequence[float]], over: str, under: str) -> float:
     """Median of the rounds' ratios, so that the machine's drift cancels."""
     return float(np.median(np.divide(taken[over], taken[under])))
-
-
-def _clock(taken: dict[str, list[float]], key: str, way: Callable[[], None]) -> None:
-    started = time.process_time()
-    way()
-    taken.setdefault(key, []).append(time.process_time() - started)
-
-
-def _step(step: Step, inputs: Tensor, labels: Tensor, configs: Sequence[GroupConfig]) -> None:
-    step.gradients(inputs, labels, configs)
-    step.update()
-
-
-def _parts(step: Step, inputs: Tensor, labels: Tensor, configs: Sequence[GroupConfig]) -> None:
-    """Every sub-network alone; the weights move once, as in a step."""
-    for config in configs:
-        step.gradients(inputs, labels, [config])
-    step.update()
 
 
 def _sampler(net: nn.Module, shape: tuple[int, ...], samples: int) -> Sampler:
@@ -125,12 +149,15 @@ def step_seconds(recipe: Recipe, samples: int, rounds: int = 12) -> float:
     sampler = _sampler(net, shape, samples)
     step = Step(net, open_optimizer(net, recipe), recipe, teacher=EmaTeacher(net, recipe.teacher_decay))
     inputs, labels = torch.randn(recipe.batch, *shape), torch.randint(0, len(source.labels), (recipe.batch,))
-    taken: dict[str, list[float]] = {}
+    taken = []
     rng = random.Random(0)
     for _ in range(rounds):
         configs = sampler.sandwich(rng)
-        _clock(taken, "step", lambda configs=configs: _step(step, inputs, labels, configs))  # type: ignore[misc]
-    return float(np.median(taken["step"]))
+        started = time.process_time()
+        step.gradients(inputs, labels, configs)
+        step.update()
+        taken.append(time.process_time() - started)
+    return float(np.median(taken))
 
 
 def _memory(name: str) -> dict[str, Figure]:
@@ -162,7 +189,8 @@ def _print_peak(name: str, way: str) -> None:
     step = Step(net, open_optimizer(net, RECIPE), RECIPE, teacher=teacher)
     rng = random.Random(0)
     for _ in range(3):
-        _step(step, inputs, labels, [sampler.layers.full()] if way == "plain" else sampler.sandwich(rng))
+        step.gradients(inputs, labels, [sampler.layers.full()] if way == "plain" else sampler.sandwich(rng))
+        step.update()
     print(json.dumps(max(1.0, _status_mb("VmHWM") - before)))
 
 

@@ -16,6 +16,7 @@ from wenet_runtime.lowering.fold_batchnorm import fold_batchnorms
 from wenet_runtime.lowering.fold_shuffle import fold_shuffle
 from wenet_runtime.lowering.graph import Graph, attribute, set_attribute
 from wenet_runtime.lowering.images import as_convolution, keep_images
+from wenet_runtime.lowering.operators import is_layer
 from wenet_runtime.lowering.precision import apply
 from wenet_runtime.lowering.ranges import split_statistics
 
@@ -202,6 +203,11 @@ def _enable(graph: Graph, layer: Layer, groups: int, emitted: int, weights: Mapp
     elif layer.kind == "linear" and node.op_type == "Gemm":
         if attribute(node, "transA", 0) or not attribute(node, "transB", 0):
             raise BundleError(f"layer '{layer.name}' does not read (batch, in) by (out, in): export the bundle again")
+        if not is_layer(graph, node):
+            raise BundleError(
+                f"layer '{layer.name}' is more than x · W + b: its Gemm has an alpha, a beta, a computed bias or not "
+                "one number for each output; write them into its weights and export the bundle again"
+            )
         if emitted == 1:
             graph.own_number(node, 1, enabled)
         else:

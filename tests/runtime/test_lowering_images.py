@@ -1,6 +1,6 @@
 """Grouped matrix products become convolutions, and what lies between two of them keeps their shape."""
 
-from typing import Any, Callable
+from typing import Any, Callable, Tuple
 
 import numpy as np
 import pytest
@@ -123,15 +123,43 @@ def test_what_needs_rows_gets_rows(between: Between) -> None:
     assert kinds(graph).count("Reshape") == 2
 
 
-def test_a_pooled_image_is_handed_on_as_it_is() -> None:
+def pooled(kind: str, *sizes: int) -> Graph:
+    """The input in another form → pool → Flatten → shuffle → grouped product."""
     net = Net()
-    x = net.op("Flatten", [net.op("GlobalAveragePool", ["input"], "pool")], "flat", axis=1)
+    x = net.op("Reshape", ["input", net.number("sizes", np.array([0, 16, *sizes]))], "formed")
+    x = net.op("Flatten", [net.op(kind, [net.op("Relu", [x], "relu")], "pool")], "flat", axis=1)
     graph = net.graph([net.linear(net.shuffle(x, "shuffle", 16), "fc", 16, 16)])
     grouped(graph, "fc", 4)
+    return graph
+
+
+@pytest.mark.parametrize("kind", ["GlobalAveragePool", "GlobalMaxPool"])
+def test_a_pooled_image_is_handed_on_as_it_is(kind: str) -> None:
+    graph = pooled(kind, 9, 4)
     before = answers(graph)
     keep_images(graph)
-    assert kinds(graph) == ["GlobalAveragePool", "Gather", "Conv", "Flatten"]
+    assert kinds(graph)[2:] == [kind, "Gather", "Conv", "Flatten"]
     assert same(answers(graph), before)
+
+
+@pytest.mark.parametrize("sizes", [(36,), (6, 3, 2)])
+@pytest.mark.parametrize("kind", ["GlobalAveragePool", "GlobalMaxPool"])
+def test_pooled_signals_and_volumes_become_rows_and_then_images(kind: str, sizes: Tuple[int, ...]) -> None:
+    graph = pooled(kind, *sizes)
+    before, data = answers(graph), graph.to_bytes()
+    keep_images(graph)
+    assert graph.to_bytes() == data
+    assert same(answers(graph), before)
+
+
+def test_a_pool_of_an_unknown_number_of_axes_becomes_rows() -> None:
+    graph = pooled("GlobalAveragePool", 9, 4)
+    for value in graph.inputs:
+        value.type.tensor_type.ClearField("shape")
+    graph.bypass(graph.node("formed"))
+    data = graph.to_bytes()
+    keep_images(graph)
+    assert graph.to_bytes() == data
 
 
 def flattened_behind(kind: str, **attributes: Any) -> Graph:

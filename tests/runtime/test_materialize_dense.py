@@ -12,6 +12,7 @@ from tests.runtime.test_materialize import TOLERANCE, deviation, reference, with
 from tests.supernets import images, random_groups, random_statistics, run, uniform
 from wenet_runtime.engines.ort import OrtBackend
 from wenet_runtime.errors import BundleError
+from wenet_runtime.lowering.graph import set_attribute
 from wenet_runtime.lowering.precision import dense_emission
 from wenet_runtime.manifest import PRECISIONS
 from wenet_runtime.materialize import Supernet, lower, materialize
@@ -163,11 +164,36 @@ def test_a_plan_chooses_emitted_groups_of_linear_layers_by_measurement() -> None
     assert dense_wins.emitted(groups) == dict.fromkeys(groups, 1)
 
 
-def test_a_layer_that_reads_its_weight_the_other_way_round_is_refused() -> None:
-    supernet = make_mlp(widths=(64,))
+def with_node(supernet: Supernet, change: Callable[[onnx.NodeProto], None]) -> Supernet:
+    """The supernet with its layer "fc1" changed."""
     model = onnx.load_model_from_string(supernet.topology)
-    node = next(node for node in model.graph.node if node.name == "fc0")
-    del node.attribute[:]
-    turned = dataclasses.replace(supernet, topology=model.SerializeToString())
-    with pytest.raises(BundleError, match=r"'fc0' does not read \(batch, in\)"):
-        materialize(turned, {"fc0": 4})
+    change(next(node for node in model.graph.node if node.name == "fc1"))
+    return dataclasses.replace(supernet, topology=model.SerializeToString())
+
+
+def test_a_layer_that_reads_its_weight_the_other_way_round_is_refused() -> None:
+    supernet = make_mlp()
+    turned = with_node(supernet, lambda node: set_attribute(node, "transB", 0))
+    with pytest.raises(BundleError, match=r"'fc1' does not read \(batch, in\)"):
+        materialize(turned, uniform(supernet, 4))
+
+
+@pytest.mark.parametrize("emitted", [1, 4])
+@pytest.mark.parametrize("factor", ["alpha", "beta"])
+def test_a_grouped_product_with_a_factor_is_refused_and_a_full_one_keeps_it(factor: str, emitted: int) -> None:
+    supernet = make_mlp()
+    scaled = with_node(supernet, lambda node: set_attribute(node, factor, 0.5))
+    groups = uniform(supernet, 4)
+    with pytest.raises(BundleError, match=r"'fc1' is more than x · W \+ b: its Gemm has an alpha"):
+        materialize(scaled, groups, emitted=dict.fromkeys(groups, emitted))
+    full = uniform(supernet, 1)
+    assert deviation(materialize(scaled, full), reference(scaled, full), 0) <= TOLERANCE
+    assert deviation(materialize(scaled, full), reference(supernet, full), 0) > 1000 * TOLERANCE
+
+
+def test_a_grouped_product_with_one_number_for_all_outputs_is_refused() -> None:
+    supernet = make_mlp()
+    weights = {**supernet.weights, "fc1.bias": supernet.weights["fc1.bias"][:1]}
+    short = dataclasses.replace(supernet, weights=weights)
+    with pytest.raises(BundleError, match="not one number for each output"):
+        materialize(short, uniform(supernet, 4))

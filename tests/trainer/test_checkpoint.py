@@ -51,7 +51,7 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path):
 
 
 def test_an_unknown_version_and_a_damaged_header_are_refused(tmp_path):
-    for version, message in (("9", "format version '9'"), ("1", "damaged header")):
+    for version, message in (("9", "format version '9'"), ("1", "format version '1'"), ("2", "damaged header")):
         metadata = {"format": "wenet-checkpoint", "format_version": version, "state": "{}"}
         save_file({"x": np.zeros(3, np.float32)}, tmp_path / FILE, metadata)
         with pytest.raises(CheckpointError, match=message):

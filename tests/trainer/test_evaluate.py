@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.trainer.few_digits import FewDigits
+from wenet_trainer import evaluate
+from wenet_trainer.data.base import normalise
 from wenet_trainer.errors import NetworkError
-from wenet_trainer.evaluate import accuracy, effective_images, logits, recalibrated, wilson
+from wenet_trainer.evaluate import accuracy, accuracy_on, effective_images, logits, recalibrated, wilson
 from wenet_trainer.space import SearchSpace
 from wenet_trainer.supernet import set_active
 
@@ -86,6 +89,27 @@ def test_accuracy_counts_right_answers_of_the_configuration(tiny):
     labels[:] = np.arange(300) % 10
     found = accuracy(tiny, space.full(), x, labels).value
     assert found == (logits(tiny, x).argmax(1).numpy() == labels).mean()
+
+
+def test_images_that_become_inputs_batch_by_batch_give_the_same_accuracy(tiny, monkeypatch):
+    source, config, together = FewDigits(), SearchSpace.of(tiny).full(), []
+
+    def watched(pixels, recipe):
+        together.append(len(pixels))
+        return normalise(pixels, recipe)
+
+    monkeypatch.setattr(evaluate, "normalise", watched)
+    monkeypatch.setattr(evaluate, "BATCH", 40)
+    images, tiny_was = source.validation(), tiny.training
+    inputs = normalise(images.pixels, source.preprocess)
+    found = accuracy_on(tiny, config, images, source.preprocess)
+    assert together == [40, 40, 16]
+    assert found == accuracy(tiny, config, inputs, images.labels, images.origins)
+    assert tiny.training == tiny_was
+    right = logits(tiny, inputs).argmax(1).numpy()
+    assert accuracy_on(tiny, config, type(images)(images.pixels, right), source.preprocess).value == 1.0
+    with pytest.raises(NetworkError, match="0 correct of 0 images"):
+        accuracy_on(tiny, config, images.first(0), source.preprocess)
 
 
 def test_recalibration_gives_the_statistics_the_images_have(tiny):

@@ -2,6 +2,8 @@ import pytest
 from PIL import Image
 
 from tests.trainer.few_digits import FEW
+from wenet_trainer import evaluate
+from wenet_trainer.data.base import normalise
 from wenet_trainer.errors import TrainingError
 from wenet_trainer.options import Options
 from wenet_trainer.recipe import Recipe
@@ -27,6 +29,20 @@ def test_a_report_has_a_row_for_every_mode_that_was_trained_and_two_pictures(tmp
     for name in (CURVES, ACCURACY):
         with Image.open(tmp_path / "ours" / name) as picture:
             assert picture.size[0] > 500
+
+
+def test_the_test_images_become_inputs_a_batch_at_a_time(tmp_path, monkeypatch):
+    train(RECIPE, tmp_path / "ours", stop_after=1, options=Options(validate_images=0), quiet=True)
+    together = []
+
+    def watched(pixels, recipe):
+        together.append(len(pixels))
+        return normalise(pixels, recipe)
+
+    monkeypatch.setattr(evaluate, "normalise", watched)
+    rows = write_report(tmp_path / "ours", [], quiet=True)
+    assert max(together) == evaluate.BATCH
+    assert sum(together) == sum(row.accuracy.images for row in rows)
 
 
 def test_runs_of_other_data_are_not_compared(tmp_path):

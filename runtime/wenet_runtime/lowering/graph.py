@@ -1,14 +1,14 @@
 """An ONNX graph that can be edited: nodes, and numbers as NumPy arrays by name."""
 
-from typing import Any, Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import AttributeProto, NodeProto, helper, numpy_helper
 
 from wenet_runtime.errors import BundleError
+from wenet_runtime.lowering.topology import read_topology
 
 OPSET = 13  # what TensorRT 8.2 and ONNX Runtime 1.19 both take
 IR_VERSION = 7  # the IR that belongs to opset 13; today's onnx would write a newer one
@@ -67,21 +67,8 @@ class Graph:
         Raises:
             BundleError: no ONNX model, external data, a wrong opset, or a number that nobody supplies.
         """
-        model = onnx.ModelProto()
-        try:
-            model.ParseFromString(data)
-        except DecodeError as error:
-            raise BundleError(f"the topology is no ONNX model ({error}): export the bundle again") from None
-        opsets = {entry.domain: entry.version for entry in model.opset_import}
-        if opsets.get("", opsets.get("ai.onnx")) != OPSET or len(opsets) != 1:
-            raise BundleError(f"the topology uses opsets {opsets}, wanted {OPSET} of the default domain only")
-        found: Dict[str, NDArray[Any]] = {}
-        for tensor in _tensors(model.graph):
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                raise BundleError(f"the topology's '{tensor.name}' is external data: refused")
-        for tensor in model.graph.initializer:
-            found[tensor.name] = numpy_helper.to_array(tensor)
-        _name_nodes(model.graph)
+        model = read_topology(data, OPSET)
+        found = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         found.update(numbers)
         real = [value for value in model.graph.input if value.name in inputs]
         graph = cls(model.graph.node, found, real, model.graph.output)
@@ -221,26 +208,6 @@ class Graph:
         model = helper.make_model(graph, producer_name="wenet-runtime", opset_imports=[helper.make_opsetid("", OPSET)])
         model.ir_version = IR_VERSION
         return model
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor a graph holds: initializers, constants, and those of its branches and loops."""
-    yield from graph.initializer
-    for node in graph.node:
-        for entry in node.attribute:
-            yield from (entry.t, *entry.tensors)
-            for inner in (entry.g, *entry.graphs):
-                yield from _tensors(inner)
-
-
-def _name_nodes(graph: onnx.GraphProto) -> None:
-    """Passes know nodes by name, so every node has one of its own."""
-    taken = set()
-    for number, node in enumerate(graph.node):
-        node.name = node.name or f"{node.op_type}#{number}"
-        if node.name in taken:
-            raise BundleError(f"the topology has two nodes named '{node.name}': export the bundle again")
-        taken.add(node.name)
 
 
 def attribute(node: NodeProto, name: str, default: Any) -> Any:

@@ -1,10 +1,10 @@
 """Grouped matrix products as grouped 1×1 convolutions on images of one position, which every engine has.
 
-Of the ways to emit them this is the quickest under ONNX Runtime (docs/lowering.md), and what holds for
+For one row this is the quickest way to emit them under ONNX Runtime (docs/lowering.md), and what holds for
 convolutions (folding, moving blocks of channels, int8) then holds for them.
 """
 
-from typing import Any, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,20 +47,23 @@ def as_convolution(graph: Graph, node: NodeProto, weight: NDArray[Any], groups: 
 
 def keep_images(graph: Graph) -> None:
     """Let images of one position stay images, through what changes no shape, up to the next such convolution."""
-    flattens = [node for node in graph.nodes if node.op_type == "Flatten" and _has_one_position(graph, node)]
+    if not any(_makes_image(graph, node) for node in graph.nodes):
+        return  # nobody takes images again, and finding shapes takes long
+    shapes = graph.shapes()
+    flattens = [node for node in graph.nodes if node.op_type == "Flatten" and _flattens_image(graph, node, shapes)]
     for flatten in flattens:
         moved: Optional[NodeProto] = flatten
         while moved is not None:
             moved = _sink(graph, moved)
 
 
-def _has_one_position(graph: Graph, flatten: NodeProto) -> bool:
-    """Whether what a node flattens is known to have a single position, so that only its number of axes changes."""
+def _flattens_image(graph: Graph, flatten: NodeProto, shapes: Mapping[str, Sequence[int]]) -> bool:
+    """Whether what a node flattens is known to be an image of one position: two axes of size one vanish, no more."""
     maker = graph.producer(flatten.input[0])
     if maker is None or attribute(flatten, "axis", 1) != 1:
         return False
     if maker.op_type in ("GlobalAveragePool", "GlobalMaxPool"):
-        return True
+        return len(shapes.get(maker.input[0], ())) == 4  # signals have three axes, volumes five
     source = graph.producer(maker.input[0])
     if maker.op_type != "Conv" or source is None or not _makes_image(graph, source):
         return False

@@ -57,9 +57,9 @@ def keeps_channels(graph: Graph, node: NodeProto) -> bool:
     """Whether a node only adds or removes axes of size one behind the channels, if both sides have as many channels."""
     if node.op_type == "Flatten":
         return bool(attribute(node, "axis", 1) == 1)
-    return node.op_type == "Reshape" and _has_one_position(graph.numbers.get(node.input[1]))
+    return node.op_type == "Reshape" and _keeps_batch_and_channels(graph.numbers.get(node.input[1]))
 
 
-def _has_one_position(shape: "NDArray[np.int64] | None") -> bool:
+def _keeps_batch_and_channels(shape: "NDArray[np.int64] | None") -> bool:
     """Whether a shape to reshape to is (the same batch, C, 1, …): no position can end up in the batch."""
     return shape is not None and shape.size >= 2 and bool(shape[0] == 0 < shape[1] and (shape[2:] == 1).all())

@@ -77,7 +77,7 @@ def test_a_hooked_convolution_is_left_alone():
     hooked = nn.Conv2d(32, 32, 1)
     hooked.register_forward_hook(lambda module, inputs, output: output * 2)
     model = Lines(hooked).eval()
-    assert notes(model)["steps.0"] == "has hooks"
+    assert notes(model)["steps.0"] == "has hooks, or a method set on the object"
     pixels = torch.randn(2, 3, 16, 16)
     assert torch.allclose(convert(model).net(pixels), model(pixels), atol=1e-5)
 

@@ -58,7 +58,14 @@ def tar_members(found: Samples, *, as_json: bool = False) -> list[tuple[str, byt
     return members
 
 
-def write_parquet(path: Path, found: Samples, labels: Sequence[object] | None = None, *, named: bool = True) -> Path:
+def write_parquet(
+    path: Path,
+    found: Samples,
+    labels: Sequence[object] | None = None,
+    *,
+    named: bool = True,
+    names: Sequence[str] = CLASSES,
+) -> Path:
     """A shard as Hugging Face data sets have it, by pyarrow alone; with names of the classes if `named`."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -69,7 +76,7 @@ def write_parquet(path: Path, found: Samples, labels: Sequence[object] | None = 
     values = [label for _, label in found] if labels is None else list(labels)
     table = pa.table({"image": pa.array(images, kind), "label": pa.array(values)})
     if named:
-        features = {"image": {"_type": "Image"}, "label": {"names": list(CLASSES), "_type": "ClassLabel"}}
+        features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     parquet.write_table(table, path)
     return path

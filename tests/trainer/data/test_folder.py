@@ -1,3 +1,6 @@
+import os
+import shutil
+
 import numpy as np
 import pytest
 
@@ -47,6 +50,12 @@ def test_images_in_deeper_directories_and_behind_links_are_found_and_other_files
     assert store.read(2) == encode(pixels(50), "JPEG")
 
 
+def link(path, target):
+    if path.exists():
+        shutil.rmtree(path)
+    path.symlink_to(target)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -56,12 +65,52 @@ def test_images_in_deeper_directories_and_behind_links_are_found_and_other_files
         (lambda p: (p / "validation").mkdir(), "'val' and 'validation', which mean the same split"),
         (lambda p: (p / "train").rename(p / "other"), "has val but no train directory"),
         (lambda p: (p / "val" / "bee" / "001.png").write_bytes(b""), "val/bee/001.png is empty"),
+        (lambda p: (p / "val" / "bee" / "x.jpg").symlink_to("nowhere"), r"val/bee/x.jpg cannot be read \(No such file"),
+        (lambda p: (p / "train" / "dog").symlink_to("nowhere"), r"train/dog cannot be read \(No such file"),
+        (lambda p: link(p / "val", p / "train"), "val/ant and .*train/ant are one directory, but different splits"),
+        (lambda p: link(p / "val" / "bee", p / "train" / "bee"), "bee and .*bee are one directory"),
+        (lambda p: link(p / "val" / "cat" / "more", p / "train" / "cat"), "cat/more and .*train/cat are one directory"),
     ],
 )
 def test_directories_that_make_no_sense_are_named(change, message, tmp_path):
     write_folder(tmp_path, {"train": samples(6), "val": samples(3)})
     change(tmp_path)
     with pytest.raises(DataError, match=message):
+        read_folder(tmp_path)
+
+
+def test_a_directory_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    write_folder(tmp_path, {"train": samples(6)})
+    closed = tmp_path / "train" / "bee" / "closed"
+    closed.mkdir()
+    scan = os.scandir
+
+    def scandir(path):
+        if str(path) == str(closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"bee/closed cannot be read \(Permission denied\)"):
+        read_folder(tmp_path)
+
+
+def test_directories_beside_the_splits_are_named_in_a_note(tmp_path):
+    write_folder(tmp_path, {"train": samples(6), "val": samples(3)})
+    assert read_folder(tmp_path).notes == ()
+    (tmp_path / "car").mkdir()
+    assert read_folder(tmp_path).notes == (
+        f"{tmp_path} has train, val, which are splits: 'car' beside them is passed over",
+    )
+    (tmp_path / "plane").mkdir()
+    assert "'car' and 1 more beside them are passed over" in read_folder(tmp_path).notes[0]
+
+
+def test_a_class_called_train_is_not_taken_for_a_split_in_silence(tmp_path):
+    for name in ("train", "car", "plane"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(encode(pixels(0)))
+    with pytest.raises(DataError, match="unless 'train' is a class itself: then move all classes into one directory"):
         read_folder(tmp_path)
 
 

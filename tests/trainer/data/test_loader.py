@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from tests.trainer.data.images import samples, write_folder, write_parquet
-from wenet_trainer.data import open_source
+from wenet_trainer.data import loader, open_source
 from wenet_trainer.data.base import Images
+from wenet_trainer.data.digits import Digits
+from wenet_trainer.data.generated import Generated
 from wenet_trainer.data.loader import batches
 from wenet_trainer.data.verify import verify
 from wenet_trainer.errors import DataError
@@ -22,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[3]
 @dataclass(frozen=True)
 class Killed:
     """A view whose reading kills the process that does it."""
+
+    in_memory: bool = False
 
     def __len__(self) -> int:
         return 8
@@ -37,6 +41,8 @@ class Killed:
 class Reader:
     """A view whose labels are the number of the process that read them."""
 
+    in_memory: bool = False
+
     def __len__(self) -> int:
         return 8
 
@@ -50,6 +56,7 @@ class Reader:
 @dataclass(frozen=True)
 class Unsendable:
     secret: object
+    in_memory: bool = False
 
     def __len__(self) -> int:
         return 8
@@ -114,6 +121,19 @@ def test_images_in_memory_are_cut_without_a_copy_or_a_process():
     found = list(batches(images, 4, workers=2))
     assert [list(batch.labels) for batch in found] == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert np.shares_memory(found[0].pixels, images.pixels)
+
+
+@pytest.mark.parametrize("source", [Generated(train_images=48), Digits()], ids=lambda source: type(source).__name__)
+def test_sources_that_hold_their_images_in_memory_are_never_sent_to_other_processes(source, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the view was sent")
+
+    monkeypatch.setattr(loader, "_elsewhere", refuse)
+    for view in (source.train(1), source.train(1).first(40)):
+        assert same(list(batches(view, 16, workers=2)), list(batches(view, 16)))
+        assert verify(view, workers=2) == len(view)
+    with pytest.raises(AssertionError, match="was sent"):
+        list(batches(Reader(), 4, workers=2))
 
 
 def test_a_damaged_image_ends_the_reading_with_its_name_and_no_traceback(folder):

@@ -62,11 +62,70 @@ def test_gaps_in_the_labels_are_named(tmp_path):
         complete(read_parquet(tmp_path), seed=0)
 
 
+def test_a_split_that_names_the_classes_in_another_order_is_renumbered(tmp_path):
+    write_parquet(tmp_path / "train.parquet", samples(6))
+    write_parquet(tmp_path / "validation.parquet", samples(3), [0, 1, 2], names=("cat", "ant", "bee"))
+    write_parquet(tmp_path / "test.parquet", samples(2), [1, 0], names=("bee", "ant"))
+    contents = read_parquet(tmp_path)
+    assert contents.classes == CLASSES
+    assert contents.splits["train"].labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert contents.splits["validation"].labels.tolist() == [2, 0, 1]
+    assert contents.splits["test"].labels.tolist() == [0, 1]
+    assert contents.notes == ()
+    for wrong in (-1, 2):
+        write_parquet(tmp_path / "test.parquet", samples(2), [1, wrong], names=("bee", "ant"))
+        with pytest.raises(DataError, match=f"test.parquet, row 1 has label {wrong}, which is none of the 3 classes"):
+            read_parquet(tmp_path)
+
+
+def test_a_split_with_a_class_of_its_own_is_refused(tmp_path):
+    write_parquet(tmp_path / "train.parquet", samples(6))
+    write_parquet(tmp_path / "validation.parquet", samples(3), names=("ant", "bee", "dog"))
+    with pytest.raises(DataError, match=r"validation.parquet names class 'dog', which the training images do not have"):
+        read_parquet(tmp_path)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_names_in_one_split_and_numbers_in_another_are_refused(named, tmp_path):
+    write_parquet(tmp_path / "train.parquet", samples(6), named=named)
+    write_parquet(tmp_path / "validation.parquet", samples(3), ["ant", "bee", "cat"], named=False)
+    with pytest.raises(DataError, match=r"validation.parquet has names as labels, .*train.parquet has numbers"):
+        read_parquet(tmp_path)
+
+
+def test_numbers_of_which_only_some_are_named_are_kept_and_that_is_said(tmp_path):
+    write_parquet(tmp_path / "train.parquet", samples(6))
+    write_parquet(tmp_path / "validation.parquet", samples(3), named=False)
+    contents = read_parquet(tmp_path)
+    assert contents.splits["validation"].labels.tolist() == [0, 1, 2]
+    assert "only some splits" in contents.notes[0]
+    write_parquet(tmp_path / "train.parquet", samples(6), named=False)
+    write_parquet(tmp_path / "validation.parquet", samples(3), names=("cat", "ant", "bee"))
+    contents = read_parquet(tmp_path)
+    assert contents.classes == ("0", "1", "2")
+    assert contents.splits["validation"].labels.tolist() == [0, 1, 2]
+    assert "only some splits" in contents.notes[0]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"names": ("cat", "bee", "ant")}, {"named": False}, {"labels": ["ant", "bee", "cat"], "named": False}],
+    ids=["order", "unnamed", "texts"],
+)
+def test_shards_of_a_split_whose_labels_mean_different_things_are_refused(other, tmp_path):
+    write_parquet(tmp_path / "train-0.parquet", samples(3))
+    write_parquet(tmp_path / "train-1.parquet", samples(3), **other)
+    with pytest.raises(DataError, match=r"the labels of .*train-1.parquet mean something else than those of .*train-0"):
+        read_parquet(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
         ([0, None, 1], "train.parquet, row 1 has no label"),
         ([0, -1, 1], "train.parquet, row 1 has label -1, which is none of the 2 classes"),
+        ([0, 5_000_000, 1], "train.parquet, row 1 has label 5000000, but there are only 3 images"),
+        ([0, 2**62, 1], f"row 1 has label {2**62}, but there are only 3 images"),
         ([0.5, 1.0, 2.0], "the labels of .*train.parquet are double"),
     ],
 )

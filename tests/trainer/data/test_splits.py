@@ -66,6 +66,12 @@ def test_a_class_without_test_images_is_mentioned():
     assert whole.notes == ("the test split of /birds has no image of class 'bee'",)
 
 
+def test_every_class_has_an_image_in_a_split_that_was_cut_even_past_the_limit(monkeypatch):
+    monkeypatch.setattr("wenet_trainer.data.splits.MOST", 5)
+    many = complete(contents(tuple(map(str, range(8))), train=list(range(8)) * 20), seed=0)
+    assert sorted(many.splits["test"].labels) == list(range(8))
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

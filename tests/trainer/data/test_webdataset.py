@@ -1,3 +1,5 @@
+import tarfile
+
 import pytest
 
 from tests.trainer.data.images import encode, pixels, samples, tar_members, write_tar
@@ -48,6 +50,9 @@ def test_shards_that_say_nothing_are_training_images(tmp_path):
         ([("7.jpg", JPEG), ("7.cls", b"true")], "is no class index"),
         ([("7.jpg", JPEG), ("7.json", b'{"name": 1}')], "is no class index"),
         ([("7.jpg", JPEG), ("7.json", b"[" * 100_000)], "is no class index"),
+        ([("7.jpg", JPEG), ("7.cls", b"5000000")], "0.tar, image '7' has label 5000000, but there are only 1 images"),
+        ([("7.jpg", JPEG), ("7.cls", b"9223372036854775807")], "has label 9223372036854775807, but there are only"),
+        ([("7.jpg", JPEG), ("7.cls", b"9223372036854775808")], "is no class index"),
         ([("notes.txt", b"hello")], "0.tar holds no image"),
     ],
 )
@@ -69,6 +74,66 @@ def test_shards_that_are_no_plain_tar_files_are_named(tmp_path):
         read_webdataset(tmp_path)
     (tmp_path / "0.tar").unlink()
     with pytest.raises(DataError, match=r"holds no \*.tar file"):
+        read_webdataset(tmp_path)
+
+
+def ends(path):
+    """Where each member's header starts, and where the last member ends."""
+    with tarfile.open(path) as archive:
+        return [member.offset for member in archive.getmembers()], archive.offset
+
+
+def test_a_shard_cut_anywhere_before_its_end_is_refused(tmp_path):
+    shard = write_tar(tmp_path / "0.tar", tar_members(samples(3)))
+    whole = shard.read_bytes()
+    headers, end = ends(shard)
+    assert len(headers) == 6
+    cuts = {cut for start in headers for cut in (start, start + 1, start + 300, start + 512, start + 600)} - {0}
+    for cut in sorted(cuts | {end - 1, end, end + 511}):
+        shard.write_bytes(whole[:cut])
+        with pytest.raises(DataError, match=r"0.tar is no plain tar file, or is cut short"):
+            read_webdataset(tmp_path)
+    for kept in (end + 512, end + 1024, len(whole)):  # a lone block of zeros ends an archive too
+        shard.write_bytes(whole[:kept])
+        assert len(read_webdataset(tmp_path).splits["train"]) == 3
+
+
+@pytest.mark.parametrize("filling", [b"\0", b"\xff"])
+@pytest.mark.parametrize("member", range(1, 6))
+def test_a_shard_with_a_damaged_header_is_refused(member, filling, tmp_path):
+    shard = write_tar(tmp_path / "0.tar", tar_members(samples(3)))
+    start = ends(shard)[0][member]
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:start] + 512 * filling + whole[start + 512 :])
+    with pytest.raises(DataError, match=rf"0.tar .*cut short \(damaged near byte {start}, or several archives"):
+        read_webdataset(tmp_path)
+
+
+def test_archives_joined_in_one_file_are_refused(tmp_path):
+    whole = write_tar(tmp_path / "0.tar", tar_members(samples(3))).read_bytes()
+    (tmp_path / "0.tar").write_bytes(2 * whole)
+    with pytest.raises(DataError, match="or several archives in one file"):
+        read_webdataset(tmp_path)
+
+
+def test_names_of_classes_that_are_no_text_are_refused(tmp_path):
+    write_tar(tmp_path / "0.tar", tar_members(samples(3)))
+    (tmp_path / "labels.txt").write_bytes("Fuß\nb\nc\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"labels.txt cannot be read as UTF-8 text"):
+        read_webdataset(tmp_path)
+
+
+def test_a_shard_that_is_there_twice_is_refused(tmp_path):
+    shard = write_tar(tmp_path / "train-0.tar", tar_members(samples(3)))
+    for other in ("val-0.tar", "train-1.tar"):
+        (tmp_path / other).symlink_to(shard)
+        with pytest.raises(DataError, match=rf"{other} and .*train-0.tar are one file|train-0.tar and .*{other} are"):
+            read_webdataset(tmp_path)
+        (tmp_path / other).unlink()
+    (tmp_path / "val-0.tar").write_bytes(shard.read_bytes())  # a copy is another file
+    assert sorted(read_webdataset(tmp_path).splits) == ["train", "validation"]
+    (tmp_path / "test-0.tar").symlink_to(tmp_path / "nowhere.tar")
+    with pytest.raises(DataError, match=r"test-0.tar cannot be read"):
         read_webdataset(tmp_path)
 
 

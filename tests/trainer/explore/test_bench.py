@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from tests.trainer.few_digits import FewDigits
-from wenet_trainer.data.base import Images
+from wenet_trainer import evaluate
+from wenet_trainer.data.base import Images, normalise
 from wenet_trainer.explore.bench import Bench, calibration
 
 
@@ -30,6 +31,20 @@ def test_the_interval_of_the_accuracy_knows_which_views_share_a_digit(bench):
     copied = bench.final_accuracy(config)
     assert (copied.value, copied.images) == (alone.value, 3 * alone.images)
     assert (copied.ci_low, copied.ci_high) == pytest.approx((alone.ci_low, alone.ci_high))
+
+
+def test_validation_images_become_inputs_a_batch_at_a_time(bench, monkeypatch):
+    together = []
+
+    def watched(pixels, recipe):
+        together.append(len(pixels))
+        return normalise(pixels, recipe)
+
+    monkeypatch.setattr(evaluate, "normalise", watched)
+    monkeypatch.setattr(evaluate, "BATCH", 32)
+    bench.final_accuracy(bench.space.full())
+    bench.search_accuracy(bench.space.full())
+    assert together == [32, 32, 32, 32, 32]  # 96 images, then 64
 
 
 def test_evaluating_leaves_the_networks_statistics_alone(bench):

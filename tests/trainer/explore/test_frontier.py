@@ -10,6 +10,7 @@ from wenet_trainer.evaluate import wilson
 from wenet_trainer.explore.bench import Bench
 from wenet_trainer.explore.frontier import find_frontier, spread, worthwhile
 from wenet_trainer.explore.result import Latency, read_frontier, write_frontier
+from wenet_trainer.network import make_network
 from wenet_trainer.plots import plot_frontier
 from wenet_trainer.recipe import Recipe
 from wenet_trainer.space import GroupConfig, SearchSpace
@@ -171,3 +172,10 @@ def test_a_damaged_or_foreign_frontier_is_refused_by_name(checkpoint, tmp_path):
             read_frontier(path)
     write_frontier(path, dataclasses.replace(found, seed=9))
     assert read_frontier(path).seed == 9
+
+
+def test_a_peer_has_no_modes_to_explore(tmp_path):
+    recipe = Recipe(data="generated", model="wenet_trainer.peers.networks:slimmable_small_resnet")
+    peer = Checkpoint(recipe, 1, (), make_network(recipe).state_dict(), {})
+    with pytest.raises(ExploreError, match="has no weight-enabled layers, so it has no modes to explore"):
+        find_frontier(peer, tmp_path / "frontier.json", quiet=True)

@@ -36,6 +36,9 @@ def convert(model: nn.Module, *, shuffle: bool = True, max_groups: int = MAX_GRO
     its tensors' names stay; the patterns' norms are added and start as copies. Shuffles stand in the layers
     that read them. The rows of the layer before a shuffle are stored in the order that the shuffle undoes.
 
+    Equal is what the forward returns when called with its input alone. Other methods, other arguments and values
+    stored in attributes may hand out what lies before a shuffle, with its channels permuted: then use `shuffle=False`.
+
     The same model gives the same supernet: build, convert, then load its state dict.
 
     Args:

@@ -97,22 +97,24 @@ def own_activation(norm: nn.Module) -> tuple[nn.Module, nn.Module] | None:
     if not isinstance(drop, nn.Module) or not isinstance(act, nn.Module) or norm.weight.is_meta or has_hooks(norm):
         return None
     try:
-        same = all(_only_normalises_and_activates(norm, training) for training in (False, True))
+        same = all(_only_normalises_and_activates(norm, drop, act, training) for training in (False, True))
     except FAILURES:  # another class with other children of these names
         return None
     return (drop, act) if same else None
 
 
-def _only_normalises_and_activates(norm: nn.BatchNorm2d, training: bool) -> bool:
+def _only_normalises_and_activates(norm: nn.BatchNorm2d, drop: nn.Module, act: nn.Module, training: bool) -> bool:
     """Whether it answers, and keeps its statistics, as torch's own norm, its dropout and its activation do."""
     whole = copy.deepcopy(norm).float().cpu().train(training)
     plain = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum)
     numbers = whole.state_dict()
     plain.load_state_dict({name: numbers[name] for name in plain.state_dict()})
-    parts = copy.deepcopy(nn.Sequential(plain, whole.drop, whole.act)).train(training)
+    parts = copy.deepcopy(nn.Sequential(plain, drop, act)).float().cpu().train(training)
     image = torch.linspace(-3, 3, norm.num_features * 32).reshape(2, norm.num_features, 4, 4)
     found, expected = (attempt(one, image)[0] for one in (whole, parts))
-    kept, numbers = parts[0].state_dict(), whole.state_dict()
+    numbers, kept = whole.state_dict(), parts[0].state_dict()
+    if norm.momentum is not None:  # then nobody asks how many batches there were, and not every class counts them
+        del kept["num_batches_tracked"]
     return torch.equal(found, expected) and all(torch.equal(numbers[name], kept[name]) for name in kept)
 
 

@@ -19,6 +19,7 @@ from wenet_trainer.explore.paper import Candidate, Exploration
 from wenet_trainer.explore.result import FoundMode, Frontier, Latency, Point, Round, write_frontier
 from wenet_trainer.progress import tqdm
 from wenet_trainer.space import GroupConfig, SearchSpace
+from wenet_trainer.supernet import Flexible
 
 FINALISTS = 16  # measured again on all validation images
 FASTER = 0.97  # identical graphs differ by up to 2.6 % in time: less than this is no gain
@@ -58,6 +59,11 @@ def find_frontier(
         raise ExploreError(f"keep is {keep}, but must be at least 2: the full network and a faster one")
     source = open_source(checkpoint.recipe.data, checkpoint.recipe.seed, checkpoint.recipe.image_size)
     net = checkpoint.network()
+    if isinstance(net, Flexible):
+        raise ExploreError(
+            f"'{checkpoint.recipe.model}' has no weight-enabled layers, so it has no modes to explore or to serve: "
+            "compare it with `wenet-trainer report`"
+        )
     costs = measure_costs(net, input_shape(source))
     space = SearchSpace.of(net, granularity)
     with tqdm(desc="explore", unit=" configurations", disable=quiet) as progress:
