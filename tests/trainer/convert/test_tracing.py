@@ -83,3 +83,17 @@ def test_a_model_that_cannot_be_followed_or_copied_is_refused():
         trace(Dynamic(), training=False)
     with pytest.raises(NetworkError, match="Held cannot be copied, which a conversion needs"):
         trace(Held(), training=False)
+
+
+def test_reading_a_modules_buffer_is_remembered_even_where_nothing_of_it_gets_into_the_graph():
+    class Reading(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.read, self.called = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            scale = self.read.running_mean.sum() if self.training else 1
+            return self.called(self.read(self.conv(x))) * scale
+
+    assert trace(Reading(), training=True).buffers_read == {"read"}
+    assert trace(Reading(), training=False).buffers_read == set()
