@@ -57,3 +57,14 @@ def Others(seed: int):
     from tests.trainer.few_digits import FewDigits
 
     return FewDigits(seed)
+
+
+def test_runs_of_one_name_and_of_other_seeds_stay_apart(tmp_path):
+    for place, seed in (("a", 0), ("b", 1)):
+        recipe = Recipe(**{**RECIPE.to_json(), "seed": seed, "sampling": "fixed", "epochs": 1})
+        train(recipe, tmp_path / place / "run", options=Options(validate_images=0), quiet=True)
+    one, other = write_report(tmp_path / "a" / "run", [tmp_path / "b" / "run"], quiet=True)
+    assert one.run == str(tmp_path / "a" / "run")
+    assert other.run == str(tmp_path / "b" / "run")
+    (alone,) = write_report(tmp_path / "b" / "run", [], quiet=True)
+    assert alone.accuracy == other.accuracy  # on its own test images, whoever it is compared with

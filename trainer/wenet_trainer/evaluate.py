@@ -71,7 +71,7 @@ def _answers(net: nn.Module, batches: Iterable[Tensor]) -> Tensor:
     net.eval()
     try:
         with torch.inference_mode():
-            return torch.cat([net(batch) for batch in batches])
+            return torch.cat([net(batch.to(_device(net))) for batch in batches])
     finally:
         net.train(was_training)
 
@@ -100,7 +100,7 @@ def accuracy_on(net: nn.Module, config: Mapping[str, int], images: Images, recip
     """`accuracy` on images that become inputs batch by batch: 5,000 of 224 × 224 are 3 GB as inputs, but 0.75 GB here.
 
     Args:
-        net: the supernet, on the CPU; the configuration stays active.
+        net: the supernet, on any device; the configuration stays active.
         config: groups per layer.
         images: what it is shown.
         recipe: how an image becomes an input.
@@ -146,7 +146,7 @@ def recalibrated(net: nn.Module, config: Mapping[str, int], inputs: Tensor) -> I
             norm.training = True
         with torch.no_grad():
             for batch in _even_batches(inputs):
-                net(batch)
+                net(batch.to(_device(net)))
         net.eval()
         yield {
             f"{name}.{key}": _present(value).cpu().numpy().astype(np.float32)
@@ -160,6 +160,10 @@ def recalibrated(net: nn.Module, config: Mapping[str, int], inputs: Tensor) -> I
             norm.momentum = momentum[name]
         for module in net.modules():
             module.training = training[id(module)]
+
+
+def _device(net: nn.Module) -> torch.device:
+    return next(net.parameters()).device
 
 
 def _even_batches(inputs: Tensor) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ from wenet_runtime.bundle import Accuracy
 from wenet_trainer.checkpoint import Checkpoint, read_checkpoint
 from wenet_trainer.cost import macs_of
 from wenet_trainer.data import open_source
-from wenet_trainer.data.base import Images, Source, input_shape
+from wenet_trainer.data.base import input_shape
 from wenet_trainer.errors import TrainingError
 from wenet_trainer.evaluate import accuracy_on, recalibrated
 from wenet_trainer.explore.bench import FINAL_IMAGES, calibration
@@ -52,6 +52,7 @@ def write_report(out: Path, beside: Sequence[Path], *, quiet: bool = False) -> l
     """
     runs = {path: read_checkpoint(path) for path in (out, *beside)}
     first = runs[out].recipe
+    names = _names(list(runs))
     for path, checkpoint in runs.items():
         theirs = (checkpoint.recipe.data, checkpoint.recipe.image_size)
         if theirs != (first.data, first.image_size):
@@ -59,24 +60,33 @@ def write_report(out: Path, beside: Sequence[Path], *, quiet: bool = False) -> l
                 f"{path} was trained on {theirs[0]} at size {theirs[1]}, {out} on {first.data} at {first.image_size}: "
                 "compare runs of the same data"
             )
-    source = open_source(first.data, first.seed, first.image_size)
-    images = source.test().first(FINAL_IMAGES)
     rows = [
         row
         for path, checkpoint in tqdm(runs.items(), desc="report", unit=" runs", disable=quiet)
-        for row in _rows(path.resolve().name, checkpoint, source, images)
+        for row in _rows(names[path], checkpoint)
     ]
     plot_curves(runs[out].history, f"{first.model} on {first.data}", out / CURVES)
     lines: Mapping[str, list[tuple[float, float]]] = {
-        path.resolve().name: [(row.macs, row.accuracy.value) for row in rows if row.run == path.resolve().name]
-        for path in runs
+        name: [(row.macs, row.accuracy.value) for row in rows if row.run == name] for name in names.values()
     }
-    plot_accuracy_over_macs(lines, f"{first.data}, {len(images)} test images", out / ACCURACY)
+    plot_accuracy_over_macs(lines, f"{first.data}, {rows[0].accuracy.images} test images", out / ACCURACY)
     (out / TABLE).write_text(_table(rows))
     return rows
 
 
-def _rows(name: str, checkpoint: Checkpoint, source: Source, images: Images) -> list[Row]:
+def _names(paths: Sequence[Path]) -> dict[Path, str]:
+    """The folders' names, or their whole paths where two have one name."""
+    names = [path.resolve().name for path in paths]
+    return {
+        path: name if names.count(name) == 1 else str(path.resolve()) for path, name in zip(paths, names, strict=True)
+    }
+
+
+def _rows(name: str, checkpoint: Checkpoint) -> list[Row]:
+    # A run's own test images: splits that are cut from the training images differ by seed.
+    recipe = checkpoint.recipe
+    source = open_source(recipe.data, recipe.seed, recipe.image_size)
+    images = source.test().first(FINAL_IMAGES)
     net, statistics = checkpoint.network(), calibration(source)
     rows = []
     for mode, config in _configs(net, checkpoint).items():

@@ -130,7 +130,7 @@ class Training:
             say(f"{check_images(self._source, options.workers, joined.world)} images can be read")
         self._validation = None
         if options.validate_images and joined.first:
-            self._validation = Validation.of(self._source, options, device)
+            self._validation = Validation.of(self._source, options)
 
     def run(self, stop_after: int | None, watch: Watch, *, quiet: bool) -> Checkpoint:
         """Train the epochs that are left."""
