@@ -32,7 +32,7 @@ class Recipe:
     convert: bool = setting(False, "the model is a plain network: convert it to a supernet")
     classifier: str = setting("dense", "dense, or grouped: the last dense layer is weight-enabled, too")
     pretrained: str = setting("", "safetensors file with a plain network's numbers to start from")
-    epochs: int = setting(16, "passes over the training images")
+    epochs: int = setting(12, "passes over the training images")
     batch: int = setting(32, "images per step, over all processes")
     samples: int = setting(4, "sub-networks per step, full and smallest among them; the paper takes 20")
     sampling: str = setting("target", "sub-networks to train: target, uniform (the paper's), progressive or fixed")

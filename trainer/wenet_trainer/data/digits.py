@@ -38,7 +38,7 @@ class Scene:
     smallest_px: float = 16.0
     largest_px: float = 26.0
     clutter: float = 0.6
-    noise: float = 0.115
+    noise: float = 0.14
 
 
 @dataclass(frozen=True)
