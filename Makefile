@@ -63,6 +63,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.loading --out out/benchmarks/loading.json
 	$(BIN)/python -m benchmarks.grouped_gemm --out out/benchmarks/grouped_gemm.json
 	$(BIN)/python -m benchmarks.training_step --out out/benchmarks/training_step.json
+	$(BIN)/python -m benchmarks.training_memory --out out/benchmarks/training_memory.json
 	$(BIN)/python -m benchmarks.report out/benchmarks/*.json
 
 # Trains WeNet, its ablations and its peers with three seeds each, and compares them: hours. What is trained lies in

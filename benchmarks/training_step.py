@@ -1,21 +1,17 @@
 """What does one step of Algorithm 1 cost, against the plain way and against its own parts?"""
 
 import copy
-import json
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import ROOT, Arguments, Figure, Measured, at_least, at_most, reported, run
+from benchmarks.common import Arguments, Figure, Measured, at_least, at_most, reported, run
 from benchmarks.plain_ways import Masks, by_autograd, masked
 from wenet_trainer.cost import measure_costs
 from wenet_trainer.data import open_source
@@ -47,8 +43,6 @@ def measure(arguments: Arguments) -> Measured:
     for name in ("tiny",) if arguments.quick else NETWORKS:
         found, samples[name] = _times(name, 2 if arguments.quick else 9, arguments.seed)
         figures.update({f"{name}: {key}": figure for key, figure in found.items()})
-    for name in ("tiny",) if arguments.quick else NETWORKS:
-        figures.update(_memory(name))
     return figures, samples
 
 
@@ -160,48 +154,5 @@ def step_seconds(recipe: Recipe, samples: int, rounds: int = 12) -> float:
     return float(np.median(taken))
 
 
-def _memory(name: str) -> dict[str, Figure]:
-    """Peak memory of training in processes of their own."""
-    grown = {way: _peak_mb(name, way) for way in ("plain", "none", "ema")}
-    how = f"peak resident memory of a fresh process, batch {BATCH}, less that before the network was made"
-    return {
-        f"{name}: memory over plain training, {teacher}": at_most(grown[way] / grown["plain"], 1.3, "x", how)
-        for way, teacher in (("none", "no teacher"), ("ema", "ema teacher"))
-    } | {f"{name}: memory of plain training": reported(grown["plain"], "MB", how)}
-
-
-def _peak_mb(name: str, way: str) -> float:
-    command = [sys.executable, "-m", "benchmarks.training_step", "--peak", name, way]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout))
-
-
-def _print_peak(name: str, way: str) -> None:
-    """Train three steps and print how much the process grew, MB."""
-    torch.set_num_threads(1)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
-    before = _status_mb("VmRSS")
-    net = build(name).train()
-    shape = (1, 32, 32) if name == "tiny" else (3, PIXELS, PIXELS)
-    inputs, labels = torch.randn(BATCH, *shape), torch.randint(0, 10, (BATCH,))
-    sampler = _sampler(net, shape, SAMPLES)
-    teacher = EmaTeacher(net, 0.997) if way == "ema" else None
-    step = Step(net, open_optimizer(net, RECIPE), RECIPE, teacher=teacher)
-    rng = random.Random(0)
-    for _ in range(3):
-        step.gradients(inputs, labels, [sampler.layers.full()] if way == "plain" else sampler.sandwich(rng))
-        step.update()
-    print(json.dumps(max(1.0, _status_mb("VmHWM") - before)))
-
-
-def _status_mb(key: str) -> float:
-    """A line of this process's status: VmRSS now, VmHWM the most there was."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return float(next(line for line in lines if line.startswith(key)).split()[1]) / 1024
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--peak"]:
-        _print_peak(*sys.argv[2:])
-    else:
-        run("training_step", QUESTION, measure, needs_bundle=False)
+    run("training_step", QUESTION, measure, needs_bundle=False)

@@ -13,7 +13,16 @@ from benchmarks.report import table
 from tests.supernets import write_test_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("switching", "overhead", "lowering", "loading", "grouped_gemm", "training_step", "accuracy")
+NAMES = (
+    "switching",
+    "overhead",
+    "lowering",
+    "loading",
+    "grouped_gemm",
+    "training_step",
+    "training_memory",
+    "accuracy",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
