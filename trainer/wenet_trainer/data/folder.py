@@ -120,7 +120,7 @@ def _read_split(
                 f"class directory {folder / name} holds no image ({', '.join(sorted(SUFFIXES))}): fill or remove it"
             )
         labels.extend([label] * (len(names) - before))
-    for place in places.keys() & elsewhere.keys():
+    for place in (place for place in places if place in elsewhere):
         raise DataError(
             f"{places[place]} and {elsewhere[place]} are one directory, but different splits: accuracies would be "
             "those of images learned; give each split its own"
