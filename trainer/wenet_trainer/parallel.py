@@ -111,6 +111,7 @@ def workers(device: torch.device) -> Iterator[Workers]:
     except (RuntimeError, ValueError) as error:
         raise TrainingError(f"cannot join the other processes ({error}): start them all with torchrun") from None
     yield Workers(dist.get_rank(), dist.get_world_size())
+    dist.barrier()  # who leaves while another still writes may tear the connection under its hands
     dist.destroy_process_group()
 
 
