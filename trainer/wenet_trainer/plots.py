@@ -59,6 +59,7 @@ def plot_curves(history: Sequence[Mapping[str, float]], title: str, path: Path) 
     accuracies.set_ylabel("validation accuracy, %")
     for axes in (losses, accuracies):
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
@@ -81,9 +82,11 @@ def plot_accuracy_over_macs(networks: Mapping[str, Sequence[tuple[float, float]]
     axes.set_xlabel("multiply-accumulates of one image, millions")
     axes.set_ylabel("accuracy, %")
     axes.set_xscale("log")
+    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        formatter("{x:g}")  # 0.6, not a power of ten
     axes.set_title(title)
     axes.grid(alpha=0.3, which="both")
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     _save(figure, path)
 
 
