@@ -1,5 +1,9 @@
 """Supernets whose batch norms are far from trivial, so that a mix-up shows."""
 
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+
 import pytest
 import torch
 from torch import nn
@@ -36,3 +40,20 @@ def tiny() -> nn.Module:
 @pytest.fixture(params=["tiny", "digits_resnet"])
 def supernet(request: pytest.FixtureRequest) -> nn.Module:
     return lively(request.param)
+
+
+@pytest.fixture(scope="session")
+def torchvision() -> Iterator[ModuleType]:
+    """It imports beside a CPU torch if two operators that it describes are declared before."""
+    declared = torch.library.Library("torchvision", "FRAGMENT")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name in ("nms", "qnms"):
+                if not hasattr(torch.ops.torchvision, name):
+                    declared.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+            import torchvision
+    except (ImportError, RuntimeError) as error:  # RuntimeError: one that was built for another torch
+        pytest.skip(f"torchvision cannot be imported: {error}")
+    yield torchvision
+    del declared

@@ -19,23 +19,6 @@ SAME = 2e-6
 
 
 @pytest.fixture(scope="module")
-def torchvision():
-    """It imports beside a CPU torch if two operators that it describes are declared before."""
-    declared = torch.library.Library("torchvision", "FRAGMENT")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for name in ("nms", "qnms"):
-                if not hasattr(torch.ops.torchvision, name):
-                    declared.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-            import torchvision
-    except (ImportError, RuntimeError) as error:  # RuntimeError: one that was built for another torch
-        pytest.skip(f"torchvision cannot be imported: {error}")
-    yield torchvision
-    del declared
-
-
-@pytest.fixture(scope="module")
 def timm(torchvision):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
