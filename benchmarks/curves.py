@@ -1,4 +1,4 @@
-"""Accuracy over multiply-accumulates: interpolated curves, operating points, and differences with their errors."""
+"""Accuracy over multiply-accumulates: interpolated hulls, operating points, and differences with their errors."""
 
 from collections.abc import Sequence
 from math import sqrt
@@ -12,17 +12,24 @@ POINTS = 25
 
 
 def curve(modes: Sequence[Mode]) -> list[tuple[float, float]]:
-    """The points of a trained network's curve, by ascending cost: what validation chose, as the test found it.
+    """The points of a trained network's upper hull, by ascending cost: chosen on validation, as the test found them.
 
-    Points are those that no cheaper one beats on validation. Nothing is chosen by test accuracy.
+    A configuration below the line between a cheaper and a dearer one is no point: a mix of these two
+    (some requests by the one, some by the other) is better at its cost. Nothing is chosen by test accuracy.
     """
-    chosen: list[tuple[float, float]] = []
-    best = -1.0
+    hull: list[Mode] = []
     for mode in sorted(modes, key=lambda mode: (mode.macs, -mode.validation)):
-        if mode.validation > best and mode.test is not None:
-            chosen.append((float(mode.macs), mode.test))
-            best = mode.validation
-    return chosen
+        if mode.test is None or (hull and mode.validation <= hull[-1].validation):
+            continue
+        while len(hull) > 1 and _slope(hull[-2], hull[-1]) <= _slope(hull[-1], mode):
+            hull.pop()
+        hull.append(mode)
+    return [(float(mode.macs), float(mode.test or 0.0)) for mode in hull]
+
+
+def _slope(one: Mode, other: Mode) -> float:
+    """Accuracy gained for each multiply-accumulate from one to the other, on validation."""
+    return (other.validation - one.validation) / (other.macs - one.macs)
 
 
 def common_range(macs: Sequence[Sequence[int]]) -> tuple[float, float]:

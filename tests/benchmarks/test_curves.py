@@ -15,6 +15,12 @@ def test_a_curve_is_chosen_by_validation_and_told_by_test():
     assert curve(modes) == [(50.0, 0.8), (100.0, 0.5)]
 
 
+def test_a_point_below_the_line_between_two_others_is_none():
+    ends = [Mode(10, 0.5, 0.5), Mode(30, 0.7, 0.7)]
+    assert curve([*ends, Mode(20, 0.59, 0.99)]) == [(10.0, 0.5), (30.0, 0.7)]
+    assert curve([*ends, Mode(20, 0.61, 0.2)]) == [(10.0, 0.5), (20.0, 0.2), (30.0, 0.7)]
+
+
 def test_of_two_at_one_cost_the_better_on_validation_is_taken():
     assert curve([Mode(50, 0.6, 0.9), Mode(50, 0.7, 0.1)]) == [(50.0, 0.1)]
 
