@@ -1,7 +1,7 @@
 """Accuracy over multiply-accumulates: interpolated hulls, operating points, and differences with their errors."""
 
 from collections.abc import Sequence
-from math import sqrt
+from math import nan, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,6 @@ def paired(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> tuple[float, f
 
 
 def over_seeds(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard error over seeds; the error of one seed is not known and given as 0."""
+    """Mean and standard error over seeds; of one seed the error is not known: not a number."""
     found = np.asarray(values)
-    return float(found.mean()), float(found.std(ddof=1) / sqrt(len(found))) if len(found) > 1 else 0.0
+    return float(found.mean()), float(found.std(ddof=1) / sqrt(len(found))) if len(found) > 1 else nan
