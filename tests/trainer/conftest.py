@@ -16,14 +16,19 @@ def lively(name: str) -> nn.Module:
     """A supernet with random affine parameters and statistics, different in every pattern."""
     torch.manual_seed(0)
     net = build(name)
-    with torch.no_grad():
-        for module in net.modules():
-            if isinstance(module, BatchNorm):
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.3)
-                module.running_mean.normal_(0, 0.3)
-                module.running_var.uniform_(0.5, 2.0)
+    for module in net.modules():
+        enliven_norm(module)
     return net.eval()
+
+
+@torch.no_grad()
+def enliven_norm(module: nn.Module) -> None:
+    """Give a batch norm random numbers; any other module stays as it is."""
+    if isinstance(module, BatchNorm):
+        module.weight.uniform_(0.5, 1.5)
+        module.bias.normal_(0, 0.3)
+        module.running_mean.normal_(0, 0.3)
+        module.running_var.uniform_(0.5, 2.0)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from wenet_trainer.norms import BatchNorm
+from tests.trainer.conftest import enliven_norm
 
 SHAPE = (3, 32, 32)
 
@@ -223,11 +223,7 @@ def enliven(net):
         for module in net.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if isinstance(module, BatchNorm):
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.3)
-                module.running_mean.normal_(0, 0.3)
-                module.running_var.uniform_(0.5, 2.0)
+            enliven_norm(module)
     return net.eval()
 
 
