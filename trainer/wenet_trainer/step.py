@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from wenet_trainer.distill import NoTeacher, Teacher
 from wenet_trainer.errors import TrainingError
+from wenet_trainer.heap import give_back_surplus
 from wenet_trainer.parallel import Workers
 from wenet_trainer.recipe import Recipe
 from wenet_trainer.supernet import set_active
@@ -68,6 +69,8 @@ class Step:
                 logits = self._forward(config, inputs)
             loss = self._loss(logits.float(), labels, answers)
             torch.autograd.backward(self._scaler.scale(loss))
+            if self._device.type == "cpu":
+                give_back_surplus()
             if not losses and len(configs) > 1:  # now that the full network's activations are freed
                 with self._precision():
                     answers = self._teacher.answers(inputs, logits.detach())
