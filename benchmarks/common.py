@@ -22,6 +22,7 @@ PACKAGES = (
     "numpy",
     "torch",
     "onnxruntime",
+    "pymoo",
     "fastapi",
     "starlette",
     "uvicorn",

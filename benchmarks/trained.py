@@ -20,7 +20,7 @@ from wenet_trainer.data import open_source
 from wenet_trainer.data.base import Images, normalise
 from wenet_trainer.data.generated import Generated
 from wenet_trainer.evaluate import logits, recalibrated
-from wenet_trainer.explore.bench import calibration
+from wenet_trainer.explore.images import calibration
 from wenet_trainer.options import Options
 from wenet_trainer.train import train
 

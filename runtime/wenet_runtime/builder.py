@@ -6,12 +6,10 @@ and never travels. A damaged or foreign entry is ignored with a warning and buil
 
 import contextlib
 import fcntl
-import json
-import math
 import os
 import platform
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Collection, Dict, Iterable, Iterator, Mapping, Optional, Tuple
 
@@ -21,10 +19,10 @@ from wenet_runtime.bundle import Bundle, Mode
 from wenet_runtime.device import Device, processor_flags
 from wenet_runtime.engines.base import Artifact, Backend
 from wenet_runtime.errors import EngineError
-from wenet_runtime.files import write_atomic
 from wenet_runtime.memory import Footprint, footprint_of, give_back
 from wenet_runtime.mode_store import ModeStore, write_modes
 from wenet_runtime.profile import Profile
+from wenet_runtime.profile_file import FILE, DeviceProfile, read_profile, write_profile
 
 if TYPE_CHECKING:
     from wenet_runtime.materialize import Supernet
@@ -34,22 +32,10 @@ Progress = Callable[[str, int, int], None]
 Emitted = Callable[["Supernet", Mode, Mapping[str, NDArray[Any]]], Mapping[str, int]]
 
 LOCK = "lock"
-MAX_THREADS = 256
 
 
 def _silent(what: str, done: int, total: int) -> None:
     del what, done, total
-
-
-def _plausible(profile: Profile) -> bool:
-    """Whether a profile read from a file holds figures that could have been measured."""
-    times = (profile.p50_ms, profile.p95_ms, profile.p99_ms)
-    energy = profile.energy_mj
-    if not all(isinstance(one, (int, float)) and math.isfinite(one) and one > 0 for one in times):
-        return False
-    known = isinstance(energy, (int, float)) and math.isfinite(energy) and energy >= 0
-    possible = profile.threads is None or (type(profile.threads) is int and 1 <= profile.threads <= MAX_THREADS)
-    return list(times) == sorted(times) and (energy is None or known) and possible
 
 
 class DeviceCache:
@@ -64,7 +50,7 @@ class DeviceCache:
         plan_id: names the plan behind `emitted`: modes built by another plan are built again.
 
     Attributes:
-        bundle, path: what it belongs to, and where it lies.
+        bundle, device, path: what it belongs to, and where it lies.
     """
 
     def __init__(
@@ -78,7 +64,7 @@ class DeviceCache:
         plan_id: str = "",
     ) -> None:
         self.bundle = bundle
-        self._device = device
+        self.device = device
         self._backend = backend
         self._emitted = emitted
         self._store: Optional[ModeStore] = None
@@ -155,8 +141,7 @@ class DeviceCache:
 
     def _build(self, progress: Progress) -> ModeStore:
         try:
-            with contextlib.suppress(FileNotFoundError):
-                (self.path / "profile.json").unlink()  # what was measured may not be what is built now
+            self._forget_measurements()
             write_modes(self.path, self._built(progress), identity=self._identity)
         except OSError as error:
             raise self._unwritable(error) from None
@@ -165,6 +150,15 @@ class DeviceCache:
         if store is None:
             raise EngineError(f"what was written to {self.path} cannot be read again: choose another --cache-dir")
         return store
+
+    def _forget_measurements(self) -> None:
+        """What was measured may not be what is built now; what was chosen stays chosen."""
+        before = self.read_profile()
+        if before is not None and before.selected is not None:
+            self.write_profile(replace(before, modes={}))
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                (self.path / FILE).unlink()
 
     def _built(self, progress: Progress) -> Iterator[Tuple[str, Artifact]]:
         from wenet_runtime.materialize import Supernet  # onnx loads only when something is built
@@ -193,37 +187,27 @@ class DeviceCache:
     def _unwritable(self, error: OSError) -> EngineError:
         return EngineError(f"cannot write the cache {self.path} ({error.strerror}): choose another --cache-dir")
 
+    def read_profile(self) -> Optional[DeviceProfile]:
+        """All that was measured here earlier, and which modes are offered; None when there is nothing that fits."""
+        known = [mode.id for mode in self.bundle.modes]
+        return read_profile(self.path, bundle_sha256=self.bundle.sha256, device=self.device, modes=known)
+
     def read_profiles(self, meter: str, modes: Optional[Collection[str]] = None) -> Optional[Dict[str, Profile]]:
-        """The profile measured here earlier with this meter, or None when there is none that fits.
+        """The profiles measured here earlier with this meter, or None when there are none that fit.
 
         `modes` are the ids it must have; others it may have. All of the bundle's if not given.
         """
-        path = self.path / "profile.json"
+        found = self.read_profile()
+        wanted = [mode.id for mode in self.bundle.modes] if modes is None else modes
+        return None if found is None else found.of(meter, wanted)
+
+    def write_profile(self, found: DeviceProfile) -> None:
+        """Keep a profile for later starts with the same source of energy. Raises `EngineError`."""
         try:
-            members = json.loads(path.read_text())
-            profiles = {mode_id: Profile(**figures) for mode_id, figures in members["modes"].items()}
-            own = (members["bundle_sha256"], members["device"]) == (self.bundle.sha256, asdict(self._device))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            warnings.warn(f"the cached profile is unreadable ({error}): measuring again", stacklevel=2)
-            return None
-        known = {mode.id for mode in self.bundle.modes}
-        wanted = known if modes is None else set(modes)
-        if own and members.get("meter") != meter:
-            return None  # another meter's energy would be shown as this one's
-        if not own or not wanted <= set(profiles) <= known or not all(map(_plausible, profiles.values())):
-            warnings.warn("the cached profile does not fit this bundle and device: measuring again", stacklevel=2)
-            return None
-        return profiles
+            write_profile(self.path, found, bundle_sha256=self.bundle.sha256, device=self.device)
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def write_profiles(self, profiles: Mapping[str, Profile], *, meter: str, measured_at: str) -> None:
-        """Keep a profile for later starts with the same source of energy."""
-        members = {
-            "bundle_sha256": self.bundle.sha256,
-            "device": asdict(self._device),
-            "measured_at": measured_at,
-            "meter": meter,
-            "modes": {mode_id: asdict(profile) for mode_id, profile in profiles.items()},
-        }
-        write_atomic(self.path / "profile.json", json.dumps(members, indent=1).encode(), mode=0o600)
+        """Keep profiles alone, with all modes offered."""
+        self.write_profile(DeviceProfile(profiles, meter, measured_at))

@@ -1,7 +1,7 @@
 """What one mode costs on one device."""
 
 from dataclasses import dataclass
-from typing import Any, List, Optional
+from typing import Any, List, Mapping, Optional
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ class Profile:
     """What one mode costs on one device, for one row. Milliseconds and millijoules.
 
     `threads` is how many it was found to be quickest with; None where that was not asked.
+    `batch_ms` is the median time of a whole batch by its rows; None where none was asked.
     """
 
     p50_ms: float
@@ -21,6 +22,7 @@ class Profile:
     energy_mj: Optional[float] = None
     energy_source: str = "none"
     threads: Optional[int] = None
+    batch_ms: Optional[Mapping[int, float]] = None
 
 
 def profile_of(

@@ -105,23 +105,72 @@ def measure(
     meter: Optional[Meter] = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Dict[str, Profile]:
-    """Profile engines interleaved; see `sample`. With a meter, energy is measured in a second pass of
-    back-to-back runs, because one run is shorter than what a meter resolves.
-    """
+    """Profile engines interleaved; see `sample` and `summarise`."""
     samples = sample(engines, inputs, rounds=rounds, warmup=warmup, progress=progress)
+    return summarise(samples, engines, inputs, meter=meter)
+
+
+def summarise(
+    samples_ms: Mapping[str, NDArray[Any]],
+    engines: Mapping[str, Engine],
+    inputs: Tensors,
+    *,
+    meter: Optional[Meter] = None,
+) -> Dict[str, Profile]:
+    """Profiles per row. With a meter, energy is measured here in back-to-back runs, because one run is shorter than
+    what a meter resolves.
+
+    Args:
+        samples_ms: (rounds,) of each engine, by its name.
+        engines: they.
+        inputs: what every run got.
+        meter: a source of energy.
+    """
     rows = next(iter(inputs.values())).shape[0]
     profiles: Dict[str, Profile] = {}
     for name, engine in engines.items():
-        energy = _energy_mj(engine, inputs, meter, runs=max(3, rounds // 10)) if meter is not None else None
+        taken = samples_ms[name]
+        energy = energy_mj(engine, inputs, meter, runs=max(3, len(taken) // 10)) if meter is not None else None
         profiles[name] = profile_of(
-            samples[name] / rows,
+            taken / rows,
             [energy / rows] if energy is not None else None,
             meter.source if meter is not None else "none",
         )
     return profiles
 
 
-def _energy_mj(engine: Engine, inputs: Tensors, meter: Meter, *, runs: int) -> Optional[float]:
+def batch_medians(
+    engines: Mapping[str, Engine],
+    inputs: Tensors,
+    sizes: Sequence[int],
+    *,
+    rounds: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Dict[str, Dict[int, float]]:
+    """The median time of whole batches, all engines interleaved for each size.
+
+    Args:
+        engines: by name.
+        inputs: any number of rows, which are repeated to the batch's size.
+        sizes: rows of a batch.
+        rounds: runs of each engine with each size.
+        progress: told (sizes done, sizes in all).
+
+    Returns:
+        By name, milliseconds by the batch's rows.
+    """
+    medians: Dict[str, Dict[int, float]] = {name: {} for name in engines}
+    for done, size in enumerate(sizes):
+        progress(done, len(sizes))
+        batch = {name: np.resize(value, (size, *value.shape[1:])) for name, value in inputs.items()}
+        for name, taken in sample(engines, batch, rounds=rounds, warmup=1).items():
+            medians[name][size] = float(np.median(taken))
+    progress(len(sizes), len(sizes))
+    return medians
+
+
+def energy_mj(engine: Engine, inputs: Tensors, meter: Meter, *, runs: int) -> Optional[float]:
+    """The mean energy of one of so many back-to-back runs, mJ; None when the meter does not know."""
     start = time.monotonic()
     for _ in range(runs):
         engine.infer(inputs)

@@ -21,7 +21,11 @@ NAMES = (
     "grouped_gemm",
     "training_step",
     "training_memory",
+    "evaluation",
     "accuracy",
+    "table_error",
+    "searching",
+    "searching_trained",
 )
 
 
@@ -59,7 +63,7 @@ def test_a_figure_over_its_goal_is_not_met() -> None:
 def test_every_benchmark_is_tested_here() -> None:
     helpers = {
         "__init__", "common", "report", "bare_handler", "networks", "floors", "variants", "bundles", "resident",
-        "arms", "trained", "curves", "plain_ways",
+        "arms", "trained", "curves", "plain_ways", "synthetic_spaces",
     }  # fmt: skip
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - helpers == set(NAMES)
     assert importlib.util.find_spec("benchmarks.common") is not None

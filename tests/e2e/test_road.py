@@ -36,7 +36,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("road")
     run, bundle = str(out / "run"), str(out / "bundle")
     trainer("train", "--out", run, "--data", FEW, "--model", "tiny", "--epochs", "1", "--batch", "32")
-    trainer("explore", "--out", run, "--search-images", "64", "--keep", "4")
+    trainer("explore", "--out", run, "--search-images", "64", "--modes", "4", "--evaluations", "40")
     trainer("export", "--out", run, "--bundle", bundle)
     return out
 

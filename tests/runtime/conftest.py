@@ -1,15 +1,18 @@
 """What the runtime's tests share: bundles written once, an environment of their own, a served application."""
 
+import inspect
 import os
 import shutil
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.runtime.fakes import SLOW_MS, Client, SettableBackend, make_service
 from tests.supernets import write_test_bundle
 from wenet_runtime.bundle import Bundle
+from wenet_runtime.cli.commands import app
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.app import create_app
 from wenet_runtime.service.daemon import allowed_hosts, open_daemon
@@ -25,6 +28,15 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg-cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg-config"))
     monkeypatch.setattr("wenet_runtime.settings.SYSTEM_TOML", tmp_path / "no-system.toml")
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the command line in this process, in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    apart = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}  # click 8.1
+    runner = CliRunner(**apart)  # type: ignore[arg-type]
+    return lambda *words: runner.invoke(app, [str(word) for word in words])
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,8 @@ from wenet_runtime.engines.ort import OrtBackend
 from wenet_runtime.errors import EngineError
 from wenet_runtime.materialize import Supernet
 from wenet_runtime.profile import Profile
+from wenet_runtime.profile_file import DeviceProfile
+from wenet_runtime.selection import Left, Selected
 
 DEVICE = Device("x86_64", "a processor", "avx", 4, "ort", "1.0", 1)
 PROFILES = {name: profile(p50_ms, energy_mj=1.5) for name, p50_ms in MEDIANS_MS.items()}
@@ -345,10 +347,36 @@ def test_a_profile_of_modes_that_were_built_again_is_not_read(cache: DeviceCache
     assert again.read_profiles("none") is None
 
 
+def test_a_choice_of_modes_outlives_their_building(cache: DeviceCache, bundle: Bundle) -> None:
+    cache.build()
+    chosen = Selected(2, ("m2", "m0"), (Left("m1", "no faster than m2"),))
+    cache.write_profile(DeviceProfile(PROFILES, "none", "2024-01-01T00:00:00+00:00", selected=chosen))
+    (cache.path / "modes.bin").write_bytes(b"damaged")
+    again = DeviceCache(cache.path.parent.parent, bundle, DEVICE, OrtBackend())
+    with pytest.warns(UserWarning, match="building all modes again"):
+        again.build()
+    assert again.read_profiles("none") is None
+    found = again.read_profile()
+    assert found is not None
+    assert (found.modes, found.selected) == ({}, chosen)
+
+
 def test_a_profile_is_read_as_it_was_written(cache: DeviceCache) -> None:
     assert cache.read_profiles("none") is None
     cache.write_profiles(PROFILES, meter="none", measured_at="2024-01-01T00:00:00+00:00")
     assert cache.read_profiles("none") == PROFILES
+
+
+def test_a_profile_that_cannot_be_written_says_where_to_put_it(
+    cache: DeviceCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*parts: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("wenet_runtime.files.os.fsync", full)
+    with pytest.raises(EngineError, match=r"No space left on device.*choose another --cache-dir"):
+        cache.write_profiles(PROFILES, meter="none", measured_at="now")
+    assert list(cache.path.iterdir()) == []
 
 
 def edited(change: Callable[[Dict[str, Any]], Any]) -> Callable[[Path], None]:

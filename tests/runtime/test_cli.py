@@ -1,6 +1,5 @@
 """`wenet-runtime`: exit codes, what it prints where, and the daemon's life as a process."""
 
-import inspect
 import json
 import os
 import re
@@ -14,24 +13,13 @@ from typing import Any, Dict, Iterator, List
 
 import httpx
 import pytest
-from typer.testing import CliRunner
 
 from tests.runtime.fakes import PATIENCE_S, ones, v2_body
 from wenet_runtime import __version__
 from wenet_runtime.bundle import Bundle
-from wenet_runtime.cli.commands import app
 from wenet_runtime.errors import EngineError
 
 START_S = 60
-
-
-@pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs the command line in this process, in an empty directory."""
-    monkeypatch.chdir(tmp_path)
-    apart = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}  # click 8.1
-    runner = CliRunner(**apart)  # type: ignore[arg-type]
-    return lambda *words: runner.invoke(app, [str(word) for word in words])
 
 
 def quick(bundle_path: Path, tmp_path: Path) -> List[Any]:

@@ -12,7 +12,7 @@ from wenet_runtime.engines.base import Tensors
 from wenet_runtime.errors import EngineError
 from wenet_runtime.meters.none import NoMeter
 from wenet_runtime.meters.sim import SimMeter
-from wenet_runtime.profiler import measure, quickest_ms, sample
+from wenet_runtime.profiler import batch_medians, energy_mj, measure, quickest_ms, sample
 
 
 class Clock:
@@ -90,6 +90,39 @@ def test_energy_is_measured_per_row_when_the_meter_knows(engines: Any) -> None:
 def test_energy_stays_unknown_when_nobody_knows(engines: Any, meter: Any) -> None:
     profiles = measure(engines[0], {"input": ones()}, rounds=5, meter=meter)
     assert (profiles["a"].energy_mj, profiles["a"].energy_source) == (None, "none")
+
+
+def test_energy_is_the_mean_of_back_to_back_runs(engines: Any) -> None:
+    ready, runs = engines
+    assert energy_mj(ready["b"], {"input": ones()}, SimMeter(busy_w=2.0), runs=4) == pytest.approx(10.0)
+    assert runs == ["b"] * 4
+    assert energy_mj(ready["b"], {"input": ones()}, NoMeter(), runs=1) is None
+
+
+def test_whole_batches_are_made_of_the_rows_that_are_there() -> None:
+    seen: List[Any] = []
+
+    class Engine:
+        def infer(self, inputs: Tensors) -> Dict[str, Any]:
+            seen.append(inputs["input"].copy())
+            return {}
+
+        def close(self) -> None:
+            raise AssertionError("it is not ours")
+
+    told: List[Tuple[int, int]] = []
+    rows = np.arange(2 * 3, dtype=np.float32).reshape(2, 3)
+    found = batch_medians({"a": Engine()}, {"input": rows}, [1, 5], rounds=2, progress=lambda *done: told.append(done))
+    assert list(found["a"]) == [1, 5]
+    assert {one.shape[0] for one in seen} == {1, 5}
+    assert np.array_equal(seen[-1], rows[[0, 1, 0, 1, 0]])
+    assert seen[-1].dtype == np.float32
+    assert told == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_batch_times_are_of_the_whole_batch(engines: Any) -> None:
+    found = batch_medians(engines[0], {"input": ones()}, [4], rounds=3)
+    assert found == {"a": {4: pytest.approx(1.0)}, "b": {4: pytest.approx(5.0)}}
 
 
 def test_a_network_that_does_not_build_leaves_no_engine_open() -> None:

@@ -213,7 +213,7 @@ def test_a_limit_that_holds_no_mode_is_refused_at_the_start(bundle_path: Path, t
 def test_threads_are_chosen_for_each_mode_once(
     bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wenet_runtime.service.opening.os.cpu_count", lambda: 4)
+    monkeypatch.setattr("wenet_runtime.service.costs.os.cpu_count", lambda: 4)
     told: List[str] = []
     given = settings(bundle_path, tmp_path, engine="sim", threads=0)
 

@@ -12,6 +12,7 @@ from wenet_trainer import __version__
 from wenet_trainer.checkpoint import FILE as CHECKPOINT
 from wenet_trainer.checkpoint import Checkpoint, write_checkpoint
 from wenet_trainer.cli import app, main
+from wenet_trainer.explore.exploring import Exploring
 from wenet_trainer.explore.frontier import find_frontier
 from wenet_trainer.explore.result import FILE as FRONTIER
 from wenet_trainer.recipe import Recipe
@@ -23,20 +24,49 @@ def test_the_three_commands_lead_from_nothing_to_a_bundle(tmp_path):
     train = ["train", *run, "--data", FEW, "--model", "tiny", "--epochs", "1", "--batch", "32"]
     for arguments in (
         train,
-        ["explore", *run, "--keep", "3", "--search-images", "32"],
+        ["explore", *run, "--modes", "3", "--search-images", "32", "--evaluations", "12", "--measured"],
         ["export", *run, "--bundle", str(tmp_path / "bundle")],
     ):
         result = runner.invoke(app, arguments, catch_exceptions=False)
         assert result.exit_code == 0, result.output
     assert (tmp_path / "bundle" / "manifest.json").is_file()
-    assert (tmp_path / "run" / "frontier.png").is_file()
+    assert all((tmp_path / "run" / f"frontier.{kind}").is_file() for kind in ("png", "svg", "csv"))
+
+
+def test_a_bundle_to_measure_a_board_with_needs_no_exploration(tiny, tmp_path):
+    run, bundle = tmp_path / "run", tmp_path / "bundle"
+    write_checkpoint(run / CHECKPOINT, Checkpoint(Recipe(data=FEW, model="tiny"), 1, (), tiny.state_dict(), {}))
+    arguments = ["export", "--out", str(run), "--bundle", str(bundle), "--uniform"]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    modes = json.loads((bundle / "manifest.json").read_text())["modes"]
+    assert [set(mode["groups"].values()) for mode in modes] == [{groups} for groups in (1, 2, 4, 8, 16)]
+
+
+def test_limits_and_searches_that_cannot_be_are_refused_by_name(tiny, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    write_checkpoint(run / CHECKPOINT, Checkpoint(Recipe(data=FEW, model="tiny"), 1, (), tiny.state_dict(), {}))
+    for flags, message in (
+        (["--modes", "1"], "--modes is 1"),
+        (["--method", "luck"], "unknown search 'luck'"),
+        (["--table", str(tmp_path / "nano.json")], "nano.json"),
+        (["--beside", str(tmp_path / "slim")], "slim"),
+        (["--min-accuracy", "1"], "below --min-accuracy 1.0000"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["wenet-trainer", "explore", "--out", str(run), *flags])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+    assert not (run / FRONTIER).exists()
 
 
 def test_export_writes_the_bundle_and_then_the_standalone_directory(tiny, tmp_path):
     run, bundle, out = tmp_path / "run", tmp_path / "bundle", tmp_path / "onnx"
     checkpoint = Checkpoint(Recipe(data=FEW, model="tiny"), 1, (), tiny.state_dict(), {})
     write_checkpoint(run / CHECKPOINT, checkpoint)
-    found = find_frontier(checkpoint, run / FRONTIER, keep=2, search_images=32, draws=2, rounds=2, quiet=True)
+    few = Exploring(modes=2, search_images=32, evaluations=6, rounds=2, measured=True, precisions=False)
+    found = find_frontier(checkpoint, run / FRONTIER, few, quiet=True)
     write_test_bundle(bundle)  # an older one: it is exported anew, not taken as it is
     arguments = ["export", "--out", str(run), "--bundle", str(bundle), "--standalone", str(out)]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)

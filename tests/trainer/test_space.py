@@ -45,6 +45,29 @@ def test_neighbours_raise_one_knob_by_one_level():
     assert space.neighbours(space.smallest()) == ()
 
 
+def test_configurations_and_vectors_of_levels_are_the_same_thing():
+    space = SearchSpace.of(build("digits_resnet"), "block")
+    assert set(space.vector(space.full())) == {0}
+    assert space.config([0] * len(space.knobs)) == space.full()
+    tops = tuple(len(space.levels(knob)) - 1 for knob in space.knobs)
+    assert space.vector(space.smallest()) == tops
+    rng = random.Random(0)
+    for config in [*space.uniforms(), *(space.sample(rng) for _ in range(50))]:
+        assert space.config(space.vector(config)) == config
+    assert len({space.config([level, *tops[1:]]) for level in range(tops[0] + 1)}) == tops[0] + 1
+
+
+def test_a_configuration_whose_knob_is_not_at_one_level_has_no_vector():
+    space = SearchSpace({"a": (1, 2, 4), "b": (1, 2)}, (("a", "b"),))
+    assert space.vector({"a": 4, "b": 2}) == (2,)
+    with pytest.raises(NetworkError, match="a: 4, b: 1"):
+        space.vector({"a": 4, "b": 1})
+    with pytest.raises(NetworkError, match="a: 3, b: 2"):
+        space.vector({"a": 3, "b": 2})
+    with pytest.raises(ValueError, match="zip"):
+        space.config([0, 0])
+
+
 def test_a_block_knob_moves_a_residual_block_with_its_shortcut():
     space = SearchSpace.of(build("digits_resnet"), "block")
     assert space.knobs[0] == tuple(f"blocks.0.{name}" for name in ("conv1", "conv2", "conv3", "downsample.0"))

@@ -6,9 +6,13 @@ import onnx
 import onnxruntime
 import pytest
 
-from tests.supernets import images, run, write_test_bundle
+from tests.supernets import images, run, safetensors, write_test_bundle
 from tests.trainer.bundles import changed, reference, with_golden
-from wenet_runtime.bundle import Bundle
+from wenet_runtime.bundle import GOLDEN, Bundle
+from wenet_runtime.engines.ort import OrtBackend
+from wenet_runtime.lowering.ranges import as_statistics, observe
+from wenet_runtime.manifest import PRECISIONS
+from wenet_runtime.materialize import Supernet, lower
 from wenet_trainer.errors import ExportError
 from wenet_trainer.standalone import export_standalone
 from wenet_trainer.standalone_model import TOLERANCE, feeding
@@ -124,3 +128,38 @@ def test_a_mode_is_written_in_its_precision(bundle, tmp_path):
     modes = tuple(dataclasses.replace(mode, precision="int8") for mode in bundle.manifest.modes)
     with pytest.raises(ExportError, match=r"mode 'm2' .* int8 mode needs the ranges"):
         export_standalone(changed(bundle, tmp_path / "int8", modes=modes), tmp_path / "out8", quiet=True)
+
+
+def test_an_int8_file_has_weights_of_7_bits_and_says_so_in_the_guide(bundle, tmp_path):
+    assert "7 bits" not in guide_of(bundle, tmp_path / "float")
+    whole = in_int8(bundle, tmp_path / "int8")
+    assert "7 bits" in guide_of(whole, tmp_path / "out")
+    for mode in whole.modes:
+        model = onnx.load_model(tmp_path / "out" / f"{mode.id}.onnx")
+        numbers = [onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+        assert max(np.abs(one.astype(int)).max() for one in numbers if one.dtype == np.int8) == 64
+        answers, wanted = run(model.SerializeToString(), images(4)), reference(bundle, mode, images(4))
+        assert 1e-4 < np.abs(answers - wanted).max() / np.abs(wanted).max() < PRECISIONS["int8"]
+
+
+def guide_of(bundle, out):
+    export_standalone(bundle, out, quiet=True)
+    return (out / "README.md").read_text()
+
+
+def in_int8(bundle, path):
+    """The bundle with every mode in int8, ranges and golden answers with it."""
+    supernet, files, golden = Supernet.of(bundle), {}, bundle.golden()
+    for mode in bundle.modes:
+        statistics = bundle.statistics(mode)
+        ranges = observe(lower(supernet, mode.groups, statistics), all_outputs, [{"input": images(8)}])
+        statistics.update(as_statistics(ranges))
+        files[mode.statistics] = safetensors(statistics)
+        model = lower(supernet, mode.groups, statistics, precision="int8", reduce_range=True).to_bytes()
+        golden[f"{mode.id}.logits"] = run(model, golden["input.input"])
+    modes = tuple(dataclasses.replace(mode, precision="int8") for mode in bundle.manifest.modes)
+    return changed(bundle, path, {**files, GOLDEN: safetensors(golden)}, modes=modes)
+
+
+def all_outputs(model, inputs):
+    return OrtBackend().load_bytes(model, name="test").infer(inputs)

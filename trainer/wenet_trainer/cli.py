@@ -57,31 +57,67 @@ def train(flags: Mapping[str, Any], config: Path | None, out: Out = RUN) -> None
 @app.command()
 def explore(
     out: Out = RUN,
-    search: Annotated[str, typer.Option(help="Search.")] = "paper",
+    method: Annotated[str, typer.Option(help="Search: table, paper (Algorithm 2) or evolve (NSGA-II).")] = "table",
     granularity: Annotated[str, typer.Option(help="What one knob moves: layer or block.")] = "block",
-    threshold: Annotated[float, typer.Option(help="Least accuracy, 0–1; 0 goes to the smallest network.")] = 0.0,
-    keep: Annotated[int, typer.Option(help="Most modes to keep.")] = 8,
-    search_images: Annotated[int, typer.Option(help="Validation images behind the search's accuracies.")] = 480,
+    evaluations: Annotated[int, typer.Option(help="Most configurations whose accuracy is evaluated.")] = 250,
+    modes: Annotated[int, typer.Option(help="Most modes to keep.")] = 8,
+    max_ms: Annotated[float | None, typer.Option(help="Most latency of a mode, ms.", min=0)] = None,
+    max_mj: Annotated[float | None, typer.Option(help="Most energy of a mode, mJ an image.", min=0)] = None,
+    min_accuracy: Annotated[float, typer.Option(help="Least accuracy of a mode, 0-1.", min=0, max=1)] = 0.0,
+    table: Annotated[
+        list[Path] | None,
+        typer.Option(help="Layer table that `wenet-runtime profile --layers` wrote on a device; repeatable."),
+    ] = None,
+    measured: Annotated[bool, typer.Option("--measured", help="Measure every configuration, without a table.")] = False,
+    precisions: Annotated[bool, typer.Option(help="Try int8 and what else the engine has.")] = True,
+    beside: Annotated[
+        list[Path] | None, typer.Option(help="Directory of a US-Net's run to show in the picture; repeatable.")
+    ] = None,
+    search_images: Annotated[
+        int | None, typer.Option(help="Validation images behind the search's accuracies.", show_default="a third")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads of one inference.", min=1)] = 1,
+    meter: Annotated[str, typer.Option(help="Source of watts on this machine.")] = "none",
+    seed: Annotated[int | None, typer.Option(help="Of everything random.", show_default="the training's")] = None,
 ) -> None:
-    """Algorithm 2: measure configurations on this machine and keep the Pareto modes."""
-    from wenet_trainer.checkpoint import read_checkpoint
-    from wenet_trainer.explore.frontier import find_frontier
-    from wenet_trainer.explore.result import FILE
-    from wenet_trainer.plots import plot_frontier
+    """Find the modes worth keeping: accurate, fast on a device, frugal. Repeat the command to go on after a kill.
 
-    frontier = find_frontier(
-        read_checkpoint(out), out / FILE, search=search, granularity=granularity, threshold=threshold, keep=keep,
+    Many processes: torchrun --nproc-per-node 4 -m wenet_trainer explore …
+    """
+    from wenet_trainer.checkpoint import read_checkpoint
+    from wenet_trainer.explore.beside import check_beside, peer_curves
+    from wenet_trainer.explore.exploring import Exploring
+    from wenet_trainer.explore.frontier import find_frontier
+    from wenet_trainer.explore.picture import write_pictures
+    from wenet_trainer.explore.problem import Limits
+    from wenet_trainer.explore.result import FILE
+    from wenet_trainer.parallel import is_first
+    from wenet_trainer.supernet import weight_enabled
+
+    asked = Exploring(
+        method=method,
+        granularity=granularity,
+        evaluations=evaluations,
+        modes=modes,
+        limits=Limits(max_ms, max_mj, min_accuracy),
+        tables=tuple(table or ()),
+        measured=measured,
+        precisions=precisions,
         search_images=search_images,
-    )  # fmt: skip
-    plot_frontier(frontier, out / "frontier.png")
-    for note in frontier.notes:
-        typer.echo(note)
-    for mode in frontier.modes:
-        typer.echo(
-            f"{mode.id}: {100 * mode.accuracy.value:.1f} % "
-            f"({100 * mode.accuracy.ci_low:.1f}–{100 * mode.accuracy.ci_high:.1f}), "
-            f"{mode.macs / 1e6:.1f} MMACs, {mode.latency.p50_ms:.3f} ms, {mode.found_by}"
-        )
+        threads=threads,
+        meter=meter,
+        seed=seed,
+    )
+    checkpoint = read_checkpoint(out)
+    for run in beside or []:
+        check_beside(run, checkpoint.recipe)  # before minutes are spent
+    frontier = find_frontier(checkpoint, out / FILE, asked, quiet=not is_first())
+    if not is_first():
+        return
+    peers = peer_curves(beside or [], checkpoint, frontier, search_images=search_images, threads=threads)
+    write_pictures(frontier, out, peers, layers=tuple(weight_enabled(checkpoint.network())))
+    for line in frontier.lines():
+        typer.echo(line)
     typer.echo(f"{len(frontier.modes)} modes → {out / FILE}; next: wenet-trainer export --out {out} --bundle bundle")
 
 
@@ -89,6 +125,9 @@ def explore(
 def export(
     out: Out = RUN,
     bundle: Annotated[Path, typer.Option(help="Directory of the bundle to write.")] = Path("bundle"),
+    uniform: Annotated[
+        bool, typer.Option("--uniform", help="The uniform modes, unexplored: to measure a device's layer table with.")
+    ] = False,
     standalone: Annotated[
         Path | None,
         typer.Option(
@@ -104,13 +143,19 @@ def export(
     from wenet_trainer.explore.result import FILE, read_frontier
     from wenet_trainer.export import export_bundle
     from wenet_trainer.standalone import README, check_place, export_standalone
+    from wenet_trainer.uniform import export_uniform
 
     if standalone is not None:
         check_place(standalone)  # before minutes are spent on the bundle
     if standalone is not None and not (out / CHECKPOINT).exists() and (bundle / MANIFEST).exists():
         typer.echo(f"no checkpoint in {out}: the bundle in {bundle} is taken as it is")
     else:
-        sha256 = export_bundle(read_checkpoint(out), read_frontier(out / FILE), bundle)
+        checkpoint = read_checkpoint(out)
+        sha256 = (
+            export_uniform(checkpoint, bundle)
+            if uniform
+            else export_bundle(checkpoint, read_frontier(out / FILE), bundle, say=typer.echo)
+        )
         typer.echo(f"bundle {sha256[:12]} → {bundle}; next: wenet-runtime --bundle {bundle} --budget-ms 50")
     if standalone is not None:
         files = export_standalone(Bundle(bundle), standalone)

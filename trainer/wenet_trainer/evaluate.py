@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from wenet_runtime.bundle import Accuracy, Preprocess
 from wenet_trainer.data.base import Images, normalise
 from wenet_trainer.errors import NetworkError
+from wenet_trainer.norms import BatchNorm
 from wenet_trainer.supernet import active_norms, set_active
 
 BATCH = 256
@@ -71,7 +72,7 @@ def _answers(net: nn.Module, batches: Iterable[Tensor]) -> Tensor:
     net.eval()
     try:
         with torch.inference_mode():
-            return torch.cat([net(batch.to(_device(net))) for batch in batches])
+            return torch.cat([net(batch.to(device_of(net))) for batch in batches])
     finally:
         net.train(was_training)
 
@@ -93,7 +94,7 @@ def accuracy(
         origins: (N,) the original each input is a view of, which widens the interval; None: all differ.
     """
     set_active(net, config)
-    return _share_right(logits(net, inputs), labels, origins)
+    return _accuracy_of(logits(net, inputs), labels, origins)
 
 
 def accuracy_on(net: nn.Module, config: Mapping[str, int], images: Images, recipe: Preprocess) -> Accuracy:
@@ -106,14 +107,22 @@ def accuracy_on(net: nn.Module, config: Mapping[str, int], images: Images, recip
         recipe: how an image becomes an input.
     """
     set_active(net, config)
-    starts = range(0, max(1, len(images)), BATCH)
-    answers = _answers(net, (normalise(images.pixels[start : start + BATCH], recipe) for start in starts))
-    return _share_right(answers, images.labels, images.origins)
+    return _accuracy_of(_answers(net, input_batches(images, recipe)), images.labels, images.origins)
 
 
-def _share_right(answers: Tensor, labels: NDArray[np.int64], origins: NDArray[np.int64] | None) -> Accuracy:
-    right = answers.argmax(1).cpu().numpy() == labels
-    return wilson(int(right.sum()), len(labels), effective_images(right, origins))
+def input_batches(images: Images, recipe: Preprocess) -> Iterator[Tensor]:
+    """Images as inputs, batch by batch: (up to `BATCH`, C, H, W) float32 each."""
+    for start in range(0, max(1, len(images)), BATCH):
+        yield normalise(images.pixels[start : start + BATCH], recipe)
+
+
+def _accuracy_of(answers: Tensor, labels: NDArray[np.int64], origins: NDArray[np.int64] | None) -> Accuracy:
+    return share_right(answers.argmax(1).cpu().numpy() == labels, origins)
+
+
+def share_right(right: NDArray[np.bool_], origins: NDArray[np.int64] | None) -> Accuracy:
+    """The accuracy behind right and wrong answers: (N,) each, and which original each image is a view of."""
+    return wilson(int(right.sum()), len(right), effective_images(right, origins))
 
 
 @contextmanager
@@ -133,45 +142,60 @@ def recalibrated(net: nn.Module, config: Mapping[str, int], inputs: Tensor) -> I
     """
     set_active(net, config)
     norms = active_norms(net)
-    kept = {name: (norm.running_mean, norm.running_var, norm.num_batches_tracked) for name, norm in norms.items()}
-    momentum = {name: norm.momentum for name, norm in norms.items()}
-    training = {id(module): module.training for module in net.modules()}
-    try:
+    with statistics_kept(net, norms.values()):
         net.eval()
         for norm in norms.values():
-            norm.running_mean = torch.zeros_like(_present(norm.running_mean))
-            norm.running_var = torch.ones_like(_present(norm.running_var))
-            norm.num_batches_tracked = torch.zeros_like(_present(norm.num_batches_tracked))
+            norm.running_mean, norm.running_var, norm.num_batches_tracked = fresh_statistics(norm)
             norm.momentum = None  # torch's word for a cumulative average
             norm.training = True
         with torch.no_grad():
-            for batch in _even_batches(inputs):
-                net(batch.to(_device(net)))
+            for batch in even_batches(inputs):
+                net(batch.to(device_of(net)))
         net.eval()
         yield {
-            f"{name}.{key}": _present(value).cpu().numpy().astype(np.float32)
+            f"{name}.{key}": value.cpu().numpy().astype(np.float32)
             for name, norm in norms.items()
             if norm.num_batches_tracked  # else evaluation does not run it
             for key, value in (("running_mean", norm.running_mean), ("running_var", norm.running_var))
+            if value is not None
         }
+
+
+@contextmanager
+def statistics_kept(net: nn.Module, norms: Iterable[BatchNorm]) -> Iterator[None]:
+    """Afterwards these batch norms have their statistics and momentum again, and every module its mode."""
+    kept = [(norm, norm.running_mean, norm.running_var, norm.num_batches_tracked, norm.momentum) for norm in norms]
+    training = [(module, module.training) for module in net.modules()]
+    try:
+        yield
     finally:
-        for name, norm in norms.items():
-            norm.running_mean, norm.running_var, norm.num_batches_tracked = kept[name]
-            norm.momentum = momentum[name]
-        for module in net.modules():
-            module.training = training[id(module)]
+        for norm, mean, variance, batches, momentum in kept:
+            norm.running_mean, norm.running_var, norm.num_batches_tracked = mean, variance, batches
+            norm.momentum = momentum
+        for module, mode in training:
+            module.training = mode
 
 
-def _device(net: nn.Module) -> torch.device:
-    return next(net.parameters()).device
+def fresh_statistics(norm: BatchNorm) -> tuple[Tensor, Tensor, Tensor]:
+    """A norm's mean, variance and count before it has seen a batch.
+
+    Raises:
+        NetworkError: it keeps none.
+    """
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        raise NetworkError("a batch norm keeps no running statistics: build it with track_running_stats=True")
+    return (
+        torch.zeros_like(norm.running_mean),
+        torch.ones_like(norm.running_var),
+        torch.zeros_like(norm.num_batches_tracked),
+    )
 
 
-def _even_batches(inputs: Tensor) -> tuple[Tensor, ...]:
-    # Equal batches, because each counts the same in a cumulative average.
+def even_batches(inputs: Tensor) -> tuple[Tensor, ...]:
+    """Batches of about `BATCH`, all equal, because each counts the same in a cumulative average."""
     return torch.tensor_split(inputs, max(1, round(len(inputs) / BATCH)))
 
 
-def _present(value: Tensor | None) -> Tensor:
-    if value is None:
-        raise NetworkError("a batch norm keeps no running statistics: build it with track_running_stats=True")
-    return value
+def device_of(net: nn.Module) -> torch.device:
+    """Where the network's parameters lie."""
+    return next(net.parameters()).device

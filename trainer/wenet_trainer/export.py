@@ -1,7 +1,8 @@
-"""From a checkpoint and a frontier to a bundle; every mode is checked against torch before it is written."""
+"""From a checkpoint and its modes to a bundle; every mode is checked against torch before it is written."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from wenet_runtime.bundle import FORMAT, FORMAT_VERSION, GOLDEN, TOPOLOGY, WEIGHTS, Manifest, Mode, TensorSpec
 from wenet_runtime.bundle_files import write_bundle
 from wenet_runtime.engines.ort import OrtBackend
+from wenet_runtime.manifest import PRECISIONS
 from wenet_runtime.materialize import Supernet, materialize
 from wenet_trainer import __version__
 from wenet_trainer.checkpoint import Checkpoint
@@ -20,9 +22,12 @@ from wenet_trainer.data import open_source
 from wenet_trainer.data.base import input_shape, normalise
 from wenet_trainer.errors import ExportError
 from wenet_trainer.evaluate import logits, recalibrated
-from wenet_trainer.explore.bench import calibration
+from wenet_trainer.explore.images import calibration
+from wenet_trainer.explore.precision import variant_of
 from wenet_trainer.explore.result import FoundMode, Frontier
+from wenet_trainer.golden import computed_answers, distance, remark
 from wenet_trainer.progress import tqdm
+from wenet_trainer.space import GroupConfig
 from wenet_trainer.supernet import set_active, weight_enabled
 from wenet_trainer.topology import INPUT, OUTPUT, describe
 
@@ -32,9 +37,16 @@ GOLDEN_IMAGES = 4
 MAX_BATCH = 64
 
 Statistics = dict[str, NDArray[np.float32]]
+Say = Callable[[str], None]
 
 
-def export_bundle(checkpoint: Checkpoint, frontier: Frontier, out: Path, *, quiet: bool = False) -> str:
+def _silent(sentence: str) -> None:
+    del sentence
+
+
+def export_bundle(
+    checkpoint: Checkpoint, frontier: Frontier, out: Path, *, quiet: bool = False, say: Say = _silent
+) -> str:
     """Write the bundle that the runtime serves.
 
     Args:
@@ -42,6 +54,7 @@ def export_bundle(checkpoint: Checkpoint, frontier: Frontier, out: Path, *, quie
         frontier: its modes.
         out: the bundle's directory; an older bundle there is replaced at once.
         quiet: no progress bar.
+        say: told a sentence of every mode that its precision moves far from fp32.
 
     Returns:
         The bundle's SHA-256.
@@ -49,22 +62,54 @@ def export_bundle(checkpoint: Checkpoint, frontier: Frontier, out: Path, *, quie
     Raises:
         ExportError: the frontier is not this checkpoint's, or a mode deviates from torch; nothing is written.
     """
-    source = open_source(checkpoint.recipe.data, checkpoint.recipe.seed, checkpoint.recipe.image_size)
     net = checkpoint.network()
     check_frontier(checkpoint, net, frontier)
+    return write_modes(checkpoint, net, [as_mode(found) for found in frontier.modes], out, quiet=quiet, say=say)
+
+
+def write_modes(
+    checkpoint: Checkpoint,
+    net: nn.Module,
+    modes: Sequence[Mode],
+    out: Path,
+    *,
+    quiet: bool = False,
+    say: Say = _silent,
+) -> str:
+    """Write a bundle of these modes; the rest is as in `export_bundle`.
+
+    Args:
+        checkpoint: the trained supernet.
+        net: its network.
+        modes: what is to be in the bundle; which file holds a mode's statistics is decided here.
+        out: the bundle's directory.
+        quiet: no progress bar.
+        say: told a sentence of every mode that its precision moves far from fp32.
+    """
+    source = open_source(checkpoint.recipe.data, checkpoint.recipe.seed, checkpoint.recipe.image_size)
     supernet = describe(net, input_shape(source))
     training_images = calibration(source)
     images = normalise(source.validation().first(GOLDEN_IMAGES).pixels, source.preprocess)
     golden = {f"input.{INPUT}": images.numpy()}
     files = {TOPOLOGY: supernet.topology, WEIGHTS: save(dict(supernet.weights))}
-    modes = []
-    for found in tqdm(frontier.modes, desc="export", unit=" modes", disable=quiet):
-        statistics, answers = torch_answers(net, found.groups, training_images, images)
-        check_mode(net, supernet, found, statistics, images, answers)
-        name = f"modes/{found.id}.safetensors"
+    twins: dict[GroupConfig, tuple[Statistics, NDArray[np.float32]]] = {}  # in fp32, one for all precisions
+    written = []
+    for mode in tqdm(modes, desc="export", unit=" modes", disable=quiet):
+        config = GroupConfig(mode.groups)
+        if config not in twins:
+            twins[config] = torch_answers(net, config, training_images, images)
+            check_mode(net, supernet, mode, twins[config][0], images, twins[config][1])
+        statistics, answers = twins[config]
+        if mode.precision != "fp32":
+            variant = variant_of(supernet, config, mode.precision, statistics, training_images)
+            statistics, answers = dict(variant.statistics), computed_answers(supernet, variant, images)
+            sentence = remark(mode, answers, twins[config][1])
+            if sentence is not None:
+                say(sentence)
+        name = f"modes/{mode.id}.safetensors"
         files[name] = save(statistics)
-        golden[f"{found.id}.{OUTPUT}"] = answers
-        modes.append(_mode(found, name))
+        golden[f"{mode.id}.{OUTPUT}"] = answers
+        written.append(replace(mode, statistics=name))
     files[GOLDEN] = save(golden)
     manifest = Manifest(
         format=FORMAT,
@@ -78,7 +123,7 @@ def export_bundle(checkpoint: Checkpoint, frontier: Frontier, out: Path, *, quie
         layers=supernet.layers,
         norms=supernet.norms,
         shuffles=supernet.shuffles,
-        modes=tuple(modes),
+        modes=tuple(written),
         created_by={"wenet_trainer": __version__, "torch": str(torch.__version__)},
     )
     return write_bundle(out, manifest, files)
@@ -95,21 +140,21 @@ def torch_answers(
 def check_mode(
     net: nn.Module,
     supernet: Supernet,
-    found: FoundMode,
+    mode: Mode,
     statistics: Mapping[str, NDArray[np.float32]],
     images: Tensor,
     answers: NDArray[np.float32],
 ) -> None:
-    """Refuse a mode whose materialized model does not answer as torch does.
+    """Refuse a mode whose materialized model does not answer as torch does; both in fp32, whatever its precision.
 
     Raises:
         ExportError: the largest difference is above `TOLERANCE` times the largest answer, and above what
             torch's own float32 answers differ from its float64 ones by.
     """
-    deviation = relative_deviation(supernet, found.groups, statistics, images, answers)
-    if not deviation <= TOLERANCE and not deviation <= ROUNDINGS * rounding(net, found.groups, statistics, images):
+    deviation = relative_deviation(supernet, mode.groups, statistics, images, answers)
+    if not deviation <= TOLERANCE and not deviation <= ROUNDINGS * rounding(net, mode.groups, statistics, images):
         raise ExportError(
-            f"mode '{found.id}' of the materialized model deviates from torch by {deviation:.2e} of the largest "
+            f"mode '{mode.id}' of the materialized model deviates from torch by {deviation:.2e} of the largest "
             f"answer, allowed are {TOLERANCE:.0e}; nothing was written. The network's layers were probably not "
             "mapped as they run: look for a batch norm or shuffle used unlike the others"
         )
@@ -142,7 +187,7 @@ def relative_deviation(
     engine = OrtBackend(None, 1).load_bytes(model, name="check")
     found = engine.infer({INPUT: images.numpy()})[OUTPUT]
     engine.close()
-    return float(np.abs(found - answers).max() / np.abs(answers).max())
+    return distance(found, answers)
 
 
 def check_frontier(checkpoint: Checkpoint, net: nn.Module, frontier: Frontier) -> None:
@@ -164,16 +209,21 @@ def check_frontier(checkpoint: Checkpoint, net: nn.Module, frontier: Frontier) -
                 f"mode '{mode.id}' of the frontier does not fit this checkpoint (layers {wrong[:5]}): "
                 "explore this checkpoint again"
             )
+        if mode.precision not in PRECISIONS:
+            raise ExportError(
+                f"mode '{mode.id}' of the frontier has unknown precision '{mode.precision}', known are "
+                f"{', '.join(PRECISIONS)}: explore this checkpoint again"
+            )
 
 
-def _mode(found: FoundMode, statistics: str) -> Mode:
+def as_mode(found: FoundMode) -> Mode:
+    """A frontier's mode as a bundle names it."""
     return Mode(
         id=found.id,
         groups=dict(found.groups),
-        precision="fp32",
+        precision=found.precision,
         accuracy=found.accuracy,
         macs=found.macs,
         params=found.params,
         found_by=found.found_by,
-        statistics=statistics,
     )

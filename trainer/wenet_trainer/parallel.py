@@ -59,6 +59,23 @@ class Workers:
         """Average the batch norms' running statistics, which each process gathered from its own images."""
         self.average(buffer for buffer in net.buffers() if buffer.is_floating_point())
 
+    def gathered(self, rows: Tensor) -> Tensor:
+        """All processes' rows, in the order of the ranks, in all processes.
+
+        Args:
+            rows: (n, …) with a length of its own in each process; the other sizes and the type are the same in all.
+        """
+        if self.world == 1:
+            return rows
+        counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(self.world)]
+        dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+        longest = max(int(count) for count in counts)
+        padded = rows.new_zeros((longest, *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
+
     def from_first(self, value: Any, device: torch.device) -> Any:
         """The first process's JSON value, in all processes."""
         if self.world == 1:

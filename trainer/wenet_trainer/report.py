@@ -7,18 +7,24 @@ from pathlib import Path
 from torch import nn
 
 from wenet_runtime.bundle import Accuracy
+from wenet_runtime.files import write_atomic
 from wenet_trainer.checkpoint import Checkpoint, read_checkpoint
 from wenet_trainer.cost import macs_of
 from wenet_trainer.data import open_source
 from wenet_trainer.data.base import input_shape
-from wenet_trainer.errors import TrainingError
+from wenet_trainer.errors import ExploreError, TrainingError
 from wenet_trainer.evaluate import accuracy_on, recalibrated
-from wenet_trainer.explore.bench import FINAL_IMAGES, calibration
+from wenet_trainer.explore.images import FINAL_IMAGES, calibration
+from wenet_trainer.explore.picture import NAME, write_pictures
+from wenet_trainer.explore.result import FILE as FRONTIER
+from wenet_trainer.explore.result import read_frontier
 from wenet_trainer.plots import plot_accuracy_over_macs, plot_curves
 from wenet_trainer.progress import tqdm
 from wenet_trainer.space import GroupConfig, SearchSpace
+from wenet_trainer.supernet import weight_enabled
 
 TABLE, CURVES, ACCURACY = "report.md", "curves.png", "accuracy.png"
+PICTURE = f"{NAME}.png"
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class Row:
 
 def write_report(out: Path, beside: Sequence[Path], *, quiet: bool = False) -> list[Row]:
     """Evaluate the uniform modes of runs on their test images; write `report.md` and two pictures into `out`.
+
+    What an exploration left in `out` is shown, too: its modes, and its picture, drawn anew where it is missing.
 
     Args:
         out: directory of the run.
@@ -70,7 +78,7 @@ def write_report(out: Path, beside: Sequence[Path], *, quiet: bool = False) -> l
         name: [(row.macs, row.accuracy.value) for row in rows if row.run == name] for name in names.values()
     }
     plot_accuracy_over_macs(lines, f"{first.data}, {rows[0].accuracy.images} test images", out / ACCURACY)
-    (out / TABLE).write_text(_table(rows))
+    write_atomic(out / TABLE, (_table(rows) + _explored(out, runs[out])).encode())
     return rows
 
 
@@ -111,3 +119,33 @@ def _table(rows: Sequence[Row]) -> str:
         span = f"{100 * value.ci_low:.1f} to {100 * value.ci_high:.1f}"
         lines.append(f"| {row.run} | {row.mode} | {row.macs / 1e6:.2f} | {100 * value.value:.2f} | {span} |")
     return "\n".join(lines) + "\n"
+
+
+def _explored(out: Path, checkpoint: Checkpoint) -> str:
+    """The frontier's part of the report; a frontier that does not belong here is no reason to report nothing."""
+    if not (out / FRONTIER).is_file():
+        return ""
+    try:
+        frontier = read_frontier(out / FRONTIER)
+    except ExploreError as error:
+        return f"\n{error}\n"
+    if frontier.weights_sha256 != checkpoint.weights_sha256():
+        return f"\n{FRONTIER} was explored on other weights than this checkpoint's: explore again.\n"
+    if not (out / PICTURE).is_file():
+        write_pictures(frontier, out, layers=tuple(weight_enabled(checkpoint.network())))
+    lines = [
+        "",
+        f"Modes on {frontier.device}, accuracies on {frontier.final_images} validation images "
+        "that the search did not choose by:",
+        "",
+        "| mode | precision | MMACs | ms (p50) | ms (p95) | mJ | accuracy, % | 95 % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for mode in frontier.modes:
+        value, time = mode.accuracy, mode.latency
+        energy = "–" if mode.energy_mj is None else f"{mode.energy_mj:.3g} ({mode.energy_source})"
+        lines.append(
+            f"| {mode.id} | {mode.precision} | {mode.macs / 1e6:.2f} | {time.p50_ms:.3f} | {time.p95_ms:.3f} "
+            f"| {energy} | {100 * value.value:.2f} | {100 * value.ci_low:.1f} to {100 * value.ci_high:.1f} |"
+        )
+    return "\n".join([*lines, "", f"![frontier]({PICTURE})"]) + "\n"

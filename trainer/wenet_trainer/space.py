@@ -1,7 +1,7 @@
 """The space of configurations: which groups each layer may have and which layers move together."""
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -87,7 +87,7 @@ class SearchSpace:
     def sample(self, rng: random.Random) -> GroupConfig:
         """A configuration with every knob drawn uniformly and independently (Algorithm 1, line 13)."""
         groups = self.full()
-        chosen = {knob: rng.choice(self._levels(knob)) for knob in self.knobs}
+        chosen = {knob: rng.choice(self.levels(knob)) for knob in self.knobs}
         for knob, level in chosen.items():
             groups = self._moved(groups, knob, level)
         return groups
@@ -97,13 +97,40 @@ class SearchSpace:
         raised = []
         for knob in self.knobs:
             current = max(config[name] for name in knob)
-            higher = [level for level in self._levels(knob) if level > current]
+            higher = [level for level in self.levels(knob) if level > current]
             if higher:
                 raised.append(self._moved(GroupConfig(config), knob, higher[0]))
         return tuple(raised)
 
-    def _levels(self, knob: tuple[str, ...]) -> tuple[int, ...]:
+    def levels(self, knob: tuple[str, ...]) -> tuple[int, ...]:
+        """The patterns that a knob may be set to, ascending from 1."""
         return max((self.allowed[name] for name in knob), key=len)
+
+    def vector(self, config: Mapping[str, int]) -> tuple[int, ...]:
+        """A configuration as the index of every knob's level, in the knobs' order; all 0 is the full network.
+
+        Raises:
+            NetworkError: the layers of a knob are not at one level of it.
+        """
+        indices = []
+        for knob in self.knobs:
+            levels = self.levels(knob)
+            level = max(config[name] for name in knob)
+            if level not in levels or any(config[name] != clip_groups(level, self.allowed[name]) for name in knob):
+                found = ", ".join(f"{name}: {config[name]}" for name in knob)
+                raise NetworkError(
+                    f"no level of a knob gives its layers these groups ({found}): search with granularity 'layer'"
+                )
+            indices.append(levels.index(level))
+        return tuple(indices)
+
+    def config(self, vector: Sequence[int]) -> GroupConfig:
+        """The configuration whose knobs stand at these levels: what `vector` gives, backwards."""
+        groups = dict(self.full())
+        for knob, index in zip(self.knobs, vector, strict=True):
+            level = self.levels(knob)[index]
+            groups.update((name, clip_groups(level, self.allowed[name])) for name in knob)
+        return GroupConfig(groups)
 
     def _moved(self, config: GroupConfig, knob: tuple[str, ...], level: int) -> GroupConfig:
         return GroupConfig({**config, **{name: clip_groups(level, self.allowed[name]) for name in knob}})

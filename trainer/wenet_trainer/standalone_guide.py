@@ -30,7 +30,7 @@ Each file is a network of its own (ONNX opset 13, any batch) and needs nothing o
 {_code(manifest, modes[0])}
 ```
 
-{feeding(manifest)} A file carries this and its figures itself: `session.get_modelmeta()`.
+{feeding(manifest)} A file carries this and its figures itself: `session.get_modelmeta()`.{_bits(modes)}
 
 ## Serve them with Triton
 
@@ -51,6 +51,15 @@ def _row(mode: Mode) -> str:
     return (
         f"| `{mode.id}.onnx` | {100 * accuracy.value:.1f} % ({100 * accuracy.ci_low:.1f}–{100 * accuracy.ci_high:.1f}, "
         f"{accuracy.images}) | {mode.macs / 1e6:.2f} | {mode.params:,} | {mode.precision} |"
+    )
+
+
+def _bits(modes: Sequence[Mode]) -> str:
+    if not any(mode.precision == "int8" for mode in modes):
+        return ""
+    return (
+        " The int8 files have weights of 7 bits, because x86 processors without VNNI overflow with 8; the accuracies "
+        "are those of the bundle's modes, whose weights have 8 bits where the processor bears them."
     )
 
 

@@ -14,7 +14,7 @@ from wenet_runtime.bundle import Bundle, Manifest, Mode, TensorSpec
 from wenet_runtime.engines.ort import OrtBackend, OrtEngine
 from wenet_runtime.errors import WeNetError
 from wenet_runtime.manifest import PRECISIONS
-from wenet_runtime.materialize import Supernet, materialize
+from wenet_runtime.materialize import Supernet, lower
 from wenet_runtime.plan import Plan
 from wenet_trainer.errors import ExportError
 
@@ -40,7 +40,8 @@ class ModelWriter:
         """The mode as ONNX bytes: opset 13, IR version 7, no external data, any batch.
 
         Layers are emitted by the rule for hosts that nothing was measured on: some with fewer groups and zeros
-        between the blocks, which the metadata's `wenet_emitted` names.
+        between the blocks, which the metadata's `wenet_emitted` names. int8 weights have 7 bits, because products of
+        8 overflow on some processors.
 
         Raises:
             ExportError: the mode cannot be made, is no valid ONNX, or ONNX Runtime's answers to the bundle's
@@ -49,10 +50,15 @@ class ModelWriter:
         manifest = self._bundle.manifest
         emitted = self._plan.by_rule(mode.groups)
         try:
-            plain = materialize(
-                self._supernet, mode.groups, self._bundle.statistics(mode), emitted=emitted, precision=mode.precision
+            plain = lower(
+                self._supernet,
+                mode.groups,
+                self._bundle.statistics(mode),
+                emitted=emitted,
+                precision=mode.precision,
+                reduce_range=True,  # nobody knows on which processor the file will run
             )
-            model = onnx.load_model_from_string(plain)
+            model = onnx.load_model_from_string(plain.to_bytes())
             model.doc_string = feeding(manifest)
             helper.set_model_props(model, metadata(self._bundle, mode, emitted))
             _describe(model.graph.input, manifest.inputs)

@@ -9,7 +9,7 @@ from wenet_runtime.bundle import Preprocess
 from wenet_trainer.checkpoint import ACCURACY
 from wenet_trainer.data.base import Images, Source, normalise
 from wenet_trainer.evaluate import accuracy_on, recalibrated
-from wenet_trainer.explore.bench import CALIBRATION_EPOCH
+from wenet_trainer.explore.images import CALIBRATION_EPOCH
 from wenet_trainer.options import Options
 from wenet_trainer.space import SearchSpace
 

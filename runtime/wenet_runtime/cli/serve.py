@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import typer
 
-from wenet_runtime.cli.commands import EXIT_BIND, EXIT_FAILURE, fail, progress, say
+from wenet_runtime.cli.ends import EXIT_BIND, EXIT_FAILURE, fail, progress, say
 from wenet_runtime.errors import SettingsError
 from wenet_runtime.service.daemon import Daemon, check_bind, open_daemon
 from wenet_runtime.service.server import Server

@@ -1,36 +1,28 @@
 """Opens a bundle on this device: settings → engines in the cache, modes in a pool, and what each costs."""
 
-import dataclasses
-import datetime
-import os
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from wenet_runtime.builder import DeviceCache
 from wenet_runtime.bundle import Bundle, Mode
-from wenet_runtime.canary import golden_inputs
 from wenet_runtime.device import this_device
 from wenet_runtime.engines import ENGINES
 from wenet_runtime.engines.auto import AUTO
-from wenet_runtime.engines.base import Artifact, Backend, Engine
+from wenet_runtime.engines.base import Artifact, Backend
 from wenet_runtime.errors import EngineError, MeterError, SettingsError
-from wenet_runtime.loader import Loader, in_turns, measurable
-from wenet_runtime.memory import MB
+from wenet_runtime.loader import Loader
 from wenet_runtime.meters import METERS
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.pool import Pool
 from wenet_runtime.profile import Profile
-from wenet_runtime.profiler import measure
+from wenet_runtime.profile_file import DeviceProfile
 from wenet_runtime.registry import load
+from wenet_runtime.service.costs import LEAST_ROUNDS, TUNING_SHARE, Costs
 from wenet_runtime.service.engine_choice import choice_path, chosen_engine
 from wenet_runtime.settings import Settings
-from wenet_runtime.threads import tuned
 from wenet_runtime.tuner import Tuner, plan_id
 
 Progress = Callable[[str, int, int], None]
-
-TUNING_SHARE = 5  # a fifth of the profile's rounds tells numbers of threads apart that matter
-LEAST_ROUNDS = 10
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -43,7 +35,8 @@ class Device:
     """A bundle opened on this device: its modes loaded or ready to be, its meter running, its costs known.
 
     Attributes:
-        profiles: of every mode that fits into the memory it may take, most accurate first.
+        profiles: of every mode that is offered and fits into the memory it may take, most accurate first.
+        measured: all that is known, also of modes that are not offered.
         chosen: why this engine, where it was chosen by measuring.
     """
 
@@ -52,6 +45,7 @@ class Device:
     pool: Pool
     meter: Meter
     profiles: Dict[str, Profile]
+    measured: DeviceProfile
     chosen: str = ""
 
     def loader(self, settings: Settings) -> Optional[Loader]:
@@ -78,8 +72,20 @@ class Device:
 
 def open_cache(settings: Settings) -> DeviceCache:
     """The cache of this bundle on this device, engines not loaded. Raises `BundleError`, `EngineError`."""
+    return open_backend(settings)[0]
+
+
+def open_backend(settings: Settings) -> Tuple[DeviceCache, Backend]:
+    """That cache, and the engine that it builds for."""
     bundle = Bundle(settings.bundle)
-    return _cache(settings, bundle, _backend(settings, bundle)[0])
+    backend, _ = _backend(settings, bundle)
+    return _cache(settings, bundle, backend), backend
+
+
+def open_meter(settings: Settings) -> Meter:
+    """The source of energy. Raises `MeterError`."""
+    meter: Meter = load(METERS, settings.meter, kind="meter", error=MeterError)()
+    return meter
 
 
 def _backend(settings: Settings, bundle: Bundle) -> Tuple[Backend, str]:
@@ -113,85 +119,50 @@ def _cache(settings: Settings, bundle: Bundle, backend: Backend) -> DeviceCache:
     return DeviceCache(root, bundle, device, backend, emitted=tuner.emitted, plan_id=plan_id(settings.tune))
 
 
-def open_device(settings: Settings, progress: Progress = silent, *, profile_again: bool = False) -> Device:
-    """Verify the bundle, build what the cache lacks, load every mode, and read or measure what each costs here.
+def open_device(
+    settings: Settings,
+    progress: Progress = silent,
+    *,
+    profile_again: bool = False,
+    batch_sizes: Sequence[int] = (),
+    select: Optional[int] = None,
+) -> Device:
+    """Verify the bundle, build what the cache lacks, load the modes that are offered, and read or measure their costs.
 
     With a limit of memory modes are loaded only while they are measured; see `Device.loader`.
+
+    Args:
+        settings: which bundle, engine, meter and limits.
+        progress: told (what, done, total).
+        profile_again: measure all modes, whatever is known.
+        batch_sizes: rows of the whole batches that are then measured too.
+        select: how many modes to offer from now on, chosen by what is then measured; 0 offers all. As before if None.
 
     Raises:
         BundleError, EngineError, MeterError, SettingsError: what is wrong, and what to do.
     """
     bundle = Bundle(settings.bundle)
+    _check_sizes(bundle, batch_sizes)
     backend, chosen = _backend(settings, bundle)
-    meter: Meter = load(METERS, settings.meter, kind="meter", error=MeterError)()
+    meter = open_meter(settings)
     cache = _cache(settings, bundle, backend)
     if backend.name != "sim":  # what is simulated needs no model
         cache.build(progress)
     pool = Pool(bundle, backend, cache.artifact, progress, load=False, release=cache.release)
     try:
-        profiles = _profiled(settings, Device(bundle, cache, pool, meter, {}), backend, progress, again=profile_again)
+        costs = Costs(settings, cache, pool, meter, backend, progress)
+        if profile_again:
+            profiles, measured = costs.again(batch_sizes, select)
+        else:
+            profiles, measured = costs.known_or_measured()
     except BaseException:
         pool.close()
         raise
-    return Device(bundle, cache, pool, meter, profiles, chosen)
+    return Device(bundle, cache, pool, meter, profiles, measured, chosen)
 
 
-def _profiled(
-    settings: Settings, device: Device, backend: Backend, progress: Progress, *, again: bool
-) -> Dict[str, Profile]:
-    """Load the modes, and read or measure what they cost; without a limit of memory they are resident afterwards."""
-    pool, cache, source = device.pool, device.cache, device.meter.source
-    modes = _fitting(settings, device)
-    known = None if again else cache.read_profiles(source, modes)
-    if known is not None:
-        pool.threads.update({one: profile.threads for one, profile in known.items() if profile.threads is not None})
-    elif settings.threads == 0:
-        pool.threads.update(_tuned(settings, device, backend, modes, progress))
-    if settings.memory_mb is None:
-        pool.load_all(modes)
-    if known is not None:
-        return {mode_id: known[mode_id] for mode_id in modes}
-    profiles: Dict[str, Profile] = {}
-    for engines in in_turns(pool, settings.memory_mb):
-        measured = measure(
-            engines,
-            golden_inputs(device.bundle, rows=1),
-            rounds=settings.profile_rounds,
-            meter=device.meter,
-            progress=lambda done, total: progress("profiling", done, total),
-        )
-        for mode_id, profile in measured.items():
-            profiles[mode_id] = dataclasses.replace(profile, threads=pool.threads.get(mode_id))
-    measured_at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    cache.write_profiles(profiles, meter=source, measured_at=measured_at)
-    return {mode_id: profiles[mode_id] for mode_id in modes}
-
-
-def _fitting(settings: Settings, device: Device) -> List[str]:
-    """The modes that fit into the memory they may take, most accurate first. Raises `SettingsError`."""
-    fitting = measurable(device.pool, settings.memory_mb)
-    least = min(device.bundle.modes, key=lambda mode: mode.macs).id
-    if least not in fitting:
-        needed_mb = device.pool.footprint(least).alone / MB
-        raise SettingsError(
-            f"--memory-mb {settings.memory_mb:g} does not hold the least mode, {least}: give at least {needed_mb:.3g}"
-        )
-    return fitting
-
-
-def _tuned(
-    settings: Settings, device: Device, backend: Backend, modes: List[str], progress: Progress
-) -> Dict[str, int]:
-    """The number of threads with which each mode is quickest."""
-    found: Dict[str, int] = {}
-    inputs = golden_inputs(device.bundle, rows=1)
-    rounds = max(LEAST_ROUNDS, settings.profile_rounds // TUNING_SHARE)
-    for done, mode_id in enumerate(modes):
-        progress("choosing threads", done, len(modes))
-        mode = device.bundle.mode(mode_id)
-
-        def with_threads(count: int, mode: Mode = mode) -> Engine:
-            return backend.load(mode, lambda: device.cache.artifact(mode), threads=count)
-
-        found[mode_id] = tuned(with_threads, inputs, cores=os.cpu_count() or 1, rounds=rounds)
-    return found
+def _check_sizes(bundle: Bundle, sizes: Sequence[int]) -> None:
+    most = bundle.manifest.max_batch
+    beyond = [size for size in sizes if size > most]
+    if beyond:
+        raise SettingsError(f"--batch-sizes asks for {beyond[0]} rows, but this bundle takes at most {most} at once")

@@ -1,59 +1,95 @@
 import numpy as np
 import pytest
 
-from tests.trainer.few_digits import FewDigits
-from wenet_trainer import evaluate
-from wenet_trainer.data.base import Images, normalise
-from wenet_trainer.explore.bench import Bench, calibration
+from wenet_runtime.layer_table import read_table
+from wenet_runtime.meters.none import NoMeter
+from wenet_trainer.explore import bench as module
+from wenet_trainer.explore.bench import Bench
+from wenet_trainer.space import SearchSpace
+from wenet_trainer.topology import describe
+
+
+class Watts:
+    """A meter of 2 W."""
+
+    source = "rail:test"
+
+    def energy_mj(self, start_s, end_s):
+        return 2000 * (end_s - start_s)
+
+    def power(self):
+        return None
+
+    def close(self):
+        pass
 
 
 @pytest.fixture
-def bench(tiny):
-    bench = Bench(tiny, FewDigits(), search_images=64, rounds=5)
-    yield bench
+def opened(tiny, tmp_path):
+    def opened(folder=tmp_path, meter=None):
+        image = np.zeros((1, 1, 32, 32), np.float32)
+        return Bench(describe(tiny, (1, 32, 32)), image, folder, meter or NoMeter(), threads=1, seed=0)
+
+    return opened
+
+
+def test_a_configuration_is_measured_once_also_after_a_restart(opened, tiny, monkeypatch):
+    bench, config = opened(), SearchSpace.of(tiny).uniform(4)
+    cost = bench.cost(config)
+    assert cost.latency_ms > 0
+    assert cost.energy_mj is None
+    bench.close()
+    monkeypatch.setattr(module, "sample", None)  # so that measuring again fails
+    again = opened()
+    assert again.cost(config) == bench.cost(config) == cost
+    assert again.measurements == 1
+    with pytest.raises(TypeError):
+        again.cost(SearchSpace.of(tiny).uniform(2))
+    again.close()
+
+
+def test_what_was_sampled_before_a_kill_is_not_sampled_again(opened, tiny, monkeypatch):
+    bench = opened()
+    engines = {"a": bench.open(SearchSpace.of(tiny).full()), "b": bench.open(SearchSpace.of(tiny).smallest())}
+    first = bench.samples(engines, 30, lambda done, total: None)
+    assert {name: len(values) for name, values in first.items()} == {"a": 30, "b": 30}
+    more = []
+
+    def sample(engines, *_, rounds, **__):
+        more.append(rounds)
+        return {name: np.zeros(rounds) for name in engines}
+
+    monkeypatch.setattr(module, "sample", sample)
+    again = opened().samples(engines, 50, lambda done, total: None)
+    assert more == [20, 10]  # 20 were there; the 10 that followed were a shorter piece than now
+    assert (again["a"][:20] == first["a"][:20]).all()
+    for engine in engines.values():
+        engine.close()
     bench.close()
 
 
-def test_a_configuration_is_evaluated_once(bench):
-    seen = []
-    bench.observe = lambda: seen.append(1)
-    config = bench.space.uniform(4)
-    assert bench.search_accuracy(config) == bench.search_accuracy(config)
-    assert bench.search_latency_ms(config) == bench.search_latency_ms(config)
-    assert (bench.accuracy_evaluations, bench.latency_measurements, len(seen)) == (1, 1, 1)
+def test_energy_is_asked_of_a_meter_that_answers_and_of_no_other(opened, tiny):
+    full = SearchSpace.of(tiny).full()
+    for meter, wanted in ((NoMeter(), type(None)), (Watts(), float)):
+        bench = opened(meter=meter)
+        engine = bench.open(full)
+        assert type(bench.energies_mj({"full": engine}, 3)["full"]) is wanted
+        engine.close()
+        bench.close()
 
 
-def test_the_interval_of_the_accuracy_knows_which_views_share_a_digit(bench):
-    views = bench._validation
-    config = bench.space.full()
-    alone = bench.final_accuracy(config)
-    bench._validation = Images(*(np.repeat(part, 3, 0) for part in (views.pixels, views.labels, views.origins)))
-    copied = bench.final_accuracy(config)
-    assert (copied.value, copied.images) == (alone.value, 3 * alone.images)
-    assert (copied.ci_low, copied.ci_high) == pytest.approx((alone.ci_low, alone.ci_high))
+def test_its_table_lies_where_it_says_and_predicts_what_it_measured(opened, tiny, monkeypatch):
+    monkeypatch.setattr(module, "profile_layers", _few_rows(module.profile_layers))
+    bench = opened()
+    table = bench.table(lambda done, total: None)
+    assert read_table(bench.table_path) == table
+    assert table.latency_ms(SearchSpace.of(tiny).full()) > 0
+    assert len(table.rows) == 8
+    bench.close()
 
 
-def test_validation_images_become_inputs_a_batch_at_a_time(bench, monkeypatch):
-    together = []
+def _few_rows(profile_layers):
+    def few(*given, **named):
+        return profile_layers(*given, **named, most_rows=8, rounds=2)
 
-    def watched(pixels, recipe):
-        together.append(len(pixels))
-        return normalise(pixels, recipe)
-
-    monkeypatch.setattr(evaluate, "normalise", watched)
-    monkeypatch.setattr(evaluate, "BATCH", 32)
-    bench.final_accuracy(bench.space.full())
-    bench.search_accuracy(bench.space.full())
-    assert together == [32, 32, 32, 32, 32]  # 96 images, then 64
-
-
-def test_evaluating_leaves_the_networks_statistics_alone(bench):
-    before = {name: value.clone() for name, value in bench.net.state_dict().items()}
-    bench.final_accuracy(bench.space.smallest())
-    assert all((value == before[name]).all() for name, value in bench.net.state_dict().items())
-
-
-def test_calibration_shows_views_that_no_training_epoch_shows():
-    source = FewDigits()
-    assert calibration(source).shape == (128, 1, 32, 32)
-    assert (source.train(1_000_000).pixels != source.train(0).pixels).any()
+    return few

@@ -1,19 +1,24 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from tests.trainer.few_digits import FEW
+from wenet_runtime.additive import AdditiveCost
 from wenet_trainer.checkpoint import Checkpoint
 from wenet_trainer.errors import ExploreError
-from wenet_trainer.evaluate import wilson
+from wenet_trainer.explore import finalists, frontier
 from wenet_trainer.explore.bench import Bench
-from wenet_trainer.explore.frontier import find_frontier, spread, worthwhile
-from wenet_trainer.explore.result import Latency, read_frontier, write_frontier
+from wenet_trainer.explore.exploring import Exploring
+from wenet_trainer.explore.frontier import find_frontier
+from wenet_trainer.explore.problem import Cost, Limits
+from wenet_trainer.explore.result import read_frontier, write_frontier
+from wenet_trainer.explore.routes import Route
+from wenet_trainer.explore.shared_prefix import SharedPrefix
 from wenet_trainer.network import make_network
-from wenet_trainer.plots import plot_frontier
 from wenet_trainer.recipe import Recipe
-from wenet_trainer.space import GroupConfig, SearchSpace
+from wenet_trainer.space import GroupConfig
 from wenet_trainer.supernet import weight_enabled
 
 
@@ -22,149 +27,140 @@ def checkpoint(tiny):
     return Checkpoint(Recipe(data=FEW, model="tiny"), 1, (), tiny.state_dict(), {})
 
 
-def test_a_frontier_holds_every_step_and_pareto_modes_from_fast_to_accurate(checkpoint, tiny, tmp_path):
-    found = find_frontier(
-        checkpoint, tmp_path / "frontier.json", keep=3, search_images=64, draws=24, rounds=5, quiet=True
+class Stand:
+    """An engine that is only timed, and only by what is written down."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def device(monkeypatch, tiny):
+    """A device whose times are written down: grouping saves time, and more where it comes later."""
+    terms = {
+        name: {groups: -0.3 * (1 + place) * np.log2(groups) for groups in layer.groups_allowed}
+        for place, (name, layer) in enumerate(weight_enabled(tiny).items())
+    }
+    latency = AdditiveCost(30.0, terms)
+
+    def samples(_, engines, rounds, progress):
+        progress(rounds, rounds)
+        noise = 1 + 1e-4 * np.random.default_rng(0).random((len(engines), rounds))
+        return {
+            name: latency.of(engine.config) * row for (name, engine), row in zip(engines.items(), noise, strict=True)
+        }
+
+    monkeypatch.setattr(
+        frontier, "_routes", lambda *_: [Route("board", lambda config: Cost(latency.of(config)), latency)]
     )
+    monkeypatch.setattr(Bench, "open", lambda _, config: Stand(config))
+    monkeypatch.setattr(Bench, "samples", samples)
+    monkeypatch.setattr(finalists.precision, "precisions_of", lambda _: ())
+    return latency
+
+
+def explored(checkpoint, folder, **asked):
+    settings = Exploring(**{"evaluations": 30, "rounds": 50, **asked})
+    return find_frontier(checkpoint, folder / "frontier.json", settings, quiet=True)
+
+
+def test_modes_go_from_fast_to_accurate_and_everything_seen_is_written_down(checkpoint, device, tiny, tmp_path):
+    found = explored(checkpoint, tmp_path, modes=3)
     assert read_frontier(tmp_path / "frontier.json") == found
-    assert len(found.drawn) == 24
     assert found.weights_sha256 == checkpoint.weights_sha256()
-    assert found.notes == ()  # nothing is below a threshold of 0
-    assert len(found.steps) == 12  # three knobs of five levels each, down to the smallest
-    assert set(found.steps[-1].candidates[found.steps[-1].chosen].groups.values()) == {16}
-    assert found.accuracy_evaluations == len(found.points()) == found.latency_measurements
-    assert 2 <= len(found.modes) <= 3
+    assert found.accuracy_evaluations == len(found.points) <= 30
+    assert len({frozenset(point.groups.items()) for point in found.points}) == len(found.points)
+    assert (found.search_images, found.final_images) == (32, 64)
+    assert found.tables == ("board",)
+    assert 0 <= found.hypervolume < 1
     assert [mode.id for mode in found.modes] == [f"m{rank}" for rank in range(len(found.modes))]
     assert any(set(mode.groups.values()) == {1} for mode in found.modes)
     times = [mode.latency.p50_ms for mode in found.modes]
     assert times == sorted(times)
+    accuracies = [mode.accuracy.value for mode in found.modes if set(mode.groups.values()) != {1}]
+    assert accuracies == sorted(accuracies)
     for mode in found.modes:
         assert set(mode.groups) == set(weight_enabled(tiny))
-        assert mode.accuracy.images == 96
-        assert mode.accuracy.ci_low <= mode.accuracy.value <= mode.accuracy.ci_high
-        assert mode.latency.p50_ms <= mode.latency.p95_ms <= mode.latency.p99_ms
-        assert mode.found_by in ("paper", "uniform", "random")
-    plot_frontier(found, tmp_path / "frontier.png")
-    assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
+        assert mode.accuracy.images == 64
+        assert mode.predicted_ms == {"board": device.of(mode.groups)}
+        assert mode.latency.p50_ms == pytest.approx(device.of(mode.groups), rel=1e-3)
 
 
-@pytest.fixture
-def table(monkeypatch):
-    """Figures written down instead of measured: every level costs accuracy and saves time.
+def test_the_same_seed_gives_the_same_frontier(checkpoint, device, tmp_path):
+    def timeless(found):
+        return dataclasses.replace(found, search_seconds=0.0)
 
-    Uniform configurations are a better bargain, so the search's result is off the front. A test may
-    add to the accuracies on all validation images; which configurations they were asked for is kept.
-    """
-
-    class Table:
-        def __init__(self):
-            self.changes = {}
-            self.final = []
-
-        def levels(self, config):
-            return sum(groups.bit_length() - 1 for groups in config.values())
-
-        def accuracy(self, config):
-            return 0.95 - 0.02 * self.levels(config) + 0.03 * (len(set(config.values())) == 1)
-
-        def latency_ms(self, config):
-            return 10 - 0.4 * self.levels(config) - (len(set(config.values())) == 1)
-
-        def final_accuracy(self, config):
-            self.final.append(config)
-            return wilson(round(1000 * (self.accuracy(config) + self.changes.get(config, 0.0))), 1000)
-
-        def final_latencies(self, configs, **_):
-            return {name: Latency(*[self.latency_ms(config)] * 3, 1) for name, config in configs.items()}
-
-    table = Table()
-    monkeypatch.setattr(Bench, "search_accuracy", lambda _, config: table.accuracy(config))
-    monkeypatch.setattr(Bench, "search_latency_ms", lambda _, config: table.latency_ms(config))
-    monkeypatch.setattr(Bench, "final_accuracy", lambda _, config: table.final_accuracy(config))
-    monkeypatch.setattr(Bench, "final_latencies", lambda _, configs, **kw: table.final_latencies(configs, **kw))
-    return table
+    one, again = (explored(checkpoint, tmp_path / name, seed=3) for name in "ab")
+    other = explored(checkpoint, tmp_path / "c", seed=4)
+    assert timeless(one) == timeless(again)
+    assert [point.groups for point in one.points] != [point.groups for point in other.points]
 
 
-def explore_with(checkpoint, threshold, path):
-    return find_frontier(checkpoint, path, threshold=threshold, search_images=32, draws=64, quiet=True)
+def test_a_killed_exploration_goes_on_and_evaluates_nothing_twice(checkpoint, device, tmp_path, monkeypatch):
+    whole = explored(checkpoint, tmp_path / "whole")
+    evaluated = []
+    killed_at = {2}  # the third call
+    right = SharedPrefix.right
+
+    def counted(self, configs, *rest):
+        if len(evaluated) in killed_at:
+            killed_at.clear()
+            raise KeyboardInterrupt
+        evaluated.append(list(configs))
+        return right(self, configs, *rest)
+
+    monkeypatch.setattr(SharedPrefix, "right", counted)
+    with pytest.raises(KeyboardInterrupt):
+        explored(checkpoint, tmp_path / "killed")
+    assert not (tmp_path / "killed" / "frontier.json").exists()
+    before = {config for configs in evaluated for config in configs}
+    again = explored(checkpoint, tmp_path / "killed")
+    searched = [config for configs in evaluated for config in configs if config in before]
+    finals = {GroupConfig(one.groups) for one in (*whole.modes, *whole.dropped)}
+    assert before
+    # Once for the search, and once more on other images for what is measured whole.
+    assert all(searched.count(config) == 1 + (config in finals) for config in before)
+    assert dataclasses.replace(again, search_seconds=0.0) == dataclasses.replace(whole, search_seconds=0.0)
 
 
-def test_modes_below_the_threshold_are_not_kept_though_the_search_saw_them(checkpoint, table, tmp_path):
-    found = explore_with(checkpoint, 0.8, tmp_path / "f.json")
-    assert any(point.accuracy < 0.8 for point in found.uniforms)
-    assert any(point.accuracy < 0.8 for point in found.drawn)
-    assert found.steps[-1].candidates[found.steps[-1].chosen].accuracy < 0.8
-    assert all(table.accuracy(config) >= 0.8 for config in table.final)
-    assert len(found.modes) >= 3
-    assert all(mode.accuracy.value >= 0.8 for mode in found.modes)
-    assert found.notes == ()
-    everything = explore_with(checkpoint, 0.0, tmp_path / "f.json")
-    assert everything.modes[0].accuracy.value < 0.8  # so it is the threshold that kept them out
+def test_algorithm_2_walks_down_to_its_threshold(checkpoint, device, tmp_path):
+    found = explored(checkpoint, tmp_path, method="paper")
+    assert found.method == "paper"
+    assert any(set(point.groups.values()) == {16} for point in found.points)  # a threshold of 0 ends at the smallest
 
 
-def test_the_searchs_result_is_measured_again_even_off_the_front(checkpoint, table, tmp_path):
-    found = explore_with(checkpoint, 0.8, tmp_path / "f.json")
-    result = found.result
-    assert any(p.accuracy > result.accuracy and p.latency_ms < result.latency_ms for p in found.uniforms)
-    assert GroupConfig(result.groups) in table.final
+def test_limits_that_no_mode_keeps_are_refused_and_nothing_is_written(checkpoint, device, tmp_path):
+    with pytest.raises(ExploreError, match=r"keeps to the latency limit 0.001 ms: the cheapest needs 18 ms"):
+        explored(checkpoint, tmp_path, limits=Limits(max_ms=1e-3))
+    with pytest.raises(ExploreError, match=r"full network's accuracy, 0\.\d+, is below --min-accuracy 1\.0000"):
+        explored(checkpoint, tmp_path, limits=Limits(min_accuracy=1.0))
+    assert not (tmp_path / "frontier.json").exists()
 
 
-def test_a_finalist_that_all_images_put_below_the_threshold_is_dropped_with_a_note(checkpoint, table, tmp_path):
-    found = explore_with(checkpoint, 0.8, tmp_path / "f.json")
-    fastest, result = GroupConfig(found.modes[0].groups), GroupConfig(found.result.groups)
-    table.changes = {fastest: -0.3, result: -0.2}
-    again = explore_with(checkpoint, 0.8, tmp_path / "f.json")
-    assert fastest not in [GroupConfig(mode.groups) for mode in again.modes]
-    assert all(mode.accuracy.value >= 0.8 for mode in again.modes)
-    notes = sorted(again.notes)
-    assert len(notes) == 2
-    assert notes[0].startswith("a finalist is below the threshold 0.8000 on all 1000 validation images (0.")
-    assert notes[1].startswith("the search's result is below the threshold 0.8000 on all 1000")
-    assert all(note.endswith(": not kept") for note in notes)
+def test_settings_that_cannot_be_meant_are_refused(checkpoint, tmp_path):
+    with pytest.raises(ExploreError, match="--modes is 1"):
+        Exploring(modes=1)
+    with pytest.raises(ExploreError, match="--evaluations is 0"):
+        Exploring(evaluations=0)
+    with pytest.raises(ExploreError, match="--measured"):
+        Exploring(measured=True, tables=(tmp_path / "nano.json",))
+    with pytest.raises(ExploreError, match="unknown search 'luck': known are "):
+        explored(checkpoint, tmp_path, method="luck")
 
 
-def test_the_full_network_stays_below_the_threshold_with_a_note(checkpoint, table, tiny, tmp_path):
-    table.changes = {SearchSpace.of(tiny).full(): -0.5}
-    found = explore_with(checkpoint, 0.8, tmp_path / "f.json")
-    full = [mode for mode in found.modes if set(mode.groups.values()) == {1}]
-    assert len(full) == 1
-    assert full[0].accuracy.value < 0.8
-    assert all(mode.accuracy.value >= 0.8 for mode in found.modes if mode is not full[0])
-    (note,) = found.notes
-    assert note.startswith("the full network is below the threshold 0.8000")
-    assert "kept, because every figure refers to it" in note
-
-
-def test_fewer_than_two_modes_or_an_unknown_search_are_refused(checkpoint, tmp_path):
-    with pytest.raises(ExploreError, match="keep is 1"):
-        find_frontier(checkpoint, tmp_path / "f.json", keep=1, quiet=True)
-    with pytest.raises(ExploreError, match="unknown search 'luck': known are paper"):
-        find_frontier(checkpoint, tmp_path / "f.json", search="luck", quiet=True)
-    assert not (tmp_path / "f.json").exists()
-
-
-def test_a_mode_hardly_faster_than_a_more_accurate_one_is_not_worthwhile():
-    points = [(1.0, 0.7), (1.01, 0.9), (2.0, 0.95), (3.0, 0.94), (2.05, 0.96)]
-    assert worthwhile(points) == [1, 4]
-
-
-def test_spreading_drops_the_points_that_are_missed_least():
-    front = [(1.0, 0.5), (2.0, 0.8), (2.1, 0.801), (5.0, 0.95)]
-    assert spread(front, 3) == [0, 1, 3]
-    assert spread(front, 4) == [0, 1, 2, 3]
-    assert 2 in spread(front, 2, always=[0, 2])
-
-
-def test_a_damaged_or_foreign_frontier_is_refused_by_name(checkpoint, tmp_path):
+def test_a_damaged_or_foreign_frontier_is_refused_by_name(checkpoint, device, tmp_path):
     path = tmp_path / "frontier.json"
     with pytest.raises(ExploreError, match=r"no frontier at .*frontier.json: make one with"):
         read_frontier(path)
-    found = find_frontier(checkpoint, path, keep=2, search_images=32, draws=4, rounds=2, quiet=True)
+    found = explored(checkpoint, tmp_path)
     good = json.loads(path.read_text())
     for change, message in (
         ("{", "is not JSON"),
         ("[]", "is no wenet-frontier file"),
-        (json.dumps({**good, "format_version": 2}), "format version 2"),
+        (json.dumps({**good, "format_version": 1}), "format version 1"),
         (json.dumps({**good, "modes": 3}), "'modes'"),
     ):
         path.write_text(change)
@@ -179,3 +175,12 @@ def test_a_peer_has_no_modes_to_explore(tmp_path):
     peer = Checkpoint(recipe, 1, (), make_network(recipe).state_dict(), {})
     with pytest.raises(ExploreError, match="has no weight-enabled layers, so it has no modes to explore"):
         find_frontier(peer, tmp_path / "frontier.json", quiet=True)
+
+
+def test_a_terminal_is_told_modes_and_why_others_were_dropped(checkpoint, device, tmp_path):
+    found = explored(checkpoint, tmp_path)
+    text = "\n".join(found.lines())
+    assert all(f"{mode.id}: " in text for mode in found.modes)
+    assert text.count("dropped: ") == len(found.dropped)
+    assert all(one.why in text for one in found.dropped)
+    assert f"{found.accuracy_evaluations} accuracies evaluated" in text

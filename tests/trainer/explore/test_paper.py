@@ -1,7 +1,8 @@
 import pytest
 
 from wenet_trainer.errors import ExploreError
-from wenet_trainer.explore.paper import Candidate, explore
+from wenet_trainer.explore.paper import explore, loss
+from wenet_trainer.explore.problem import Cost, Limits, Problem, Seen
 from wenet_trainer.space import GroupConfig, SearchSpace
 
 SPACE = SearchSpace({"a": (1, 2, 4), "b": (1, 2)}, (("a",), ("b",)))
@@ -15,42 +16,50 @@ TABLE = {
 }
 
 
-def toy(threshold):
+def toy(threshold, evaluations=250):
     calls = []
 
-    def look_up(column):
-        def read(config):
-            calls.append((column, dict(config)))
-            return TABLE[config["a"], config["b"]][column]
+    def accuracies(configs):
+        calls.append([(config["a"], config["b"]) for config in configs])
+        return [TABLE[one][0] for one in calls[-1]]
 
-        return read
-
-    found = explore(SPACE.full(), SPACE.neighbours, look_up(0), look_up(1), threshold)
-    return found, calls
+    problem = Problem(
+        SPACE,
+        accuracies,
+        lambda config: Cost(TABLE[config["a"], config["b"]][1]),
+        limits=Limits(min_accuracy=threshold),
+        evaluations=evaluations,
+    )
+    return explore(problem), calls
 
 
 def test_each_step_takes_the_least_time_per_accuracy_and_keeps_all_candidates():
-    found, _ = toy(0.0)
-    assert [tuple(step.chosen.groups.values()) for step in found.steps] == [(1, 2), (2, 2), (4, 2)]
-    assert [len(step.candidates) for step in found.steps] == [2, 1, 1]
-    assert [round(candidate.loss, 2) for candidate in found.steps[0].candidates] == [10.0, 7.95]
-    assert found.start == Candidate(SPACE.full(), 0.90, 10.0)
+    found, calls = toy(0.0)
+    assert calls == [[(1, 1)], [(2, 1), (1, 2)], [(2, 2)], [(4, 2)]]  # each step's candidates in one call
+    assert [(one.groups["a"], one.groups["b"]) for one in found.seen] == [one for call in calls for one in call]
+    assert [round(loss(one), 2) for one in found.seen[1:3]] == [10.0, 7.95]
+    assert found.seen[0] == Seen(SPACE.full(), 0.90, Cost(10.0), "algorithm 2")
 
 
 def test_without_a_threshold_the_search_ends_at_the_smallest_network():
     found, _ = toy(0.0)
-    assert found.result.groups == SPACE.smallest()
+    assert found.result == SPACE.smallest()
 
 
 @pytest.mark.parametrize(
     ("threshold", "result", "steps"), [(0.6, (2, 2), 3), (0.70, (2, 2), 3), (0.75, (1, 2), 2), (0.89, (1, 1), 1)]
 )
 def test_the_last_network_at_or_above_the_threshold_is_returned(threshold, result, steps):
-    found, _ = toy(threshold)
-    assert tuple(found.result.groups.values()) == result
-    assert found.result.accuracy >= threshold
-    assert len(found.steps) == steps  # the step below is on record
-    assert found.steps[-1].chosen.accuracy < threshold
+    found, calls = toy(threshold)
+    assert found.result is not None
+    assert tuple(found.result.values()) == result
+    assert len(calls) == 1 + steps  # the step below is on record
+    assert TABLE[calls[-1][-1]][0] < threshold
+
+
+def test_a_bound_on_evaluations_does_not_end_it():
+    found, _ = toy(0.0, evaluations=2)
+    assert len(found.seen) == len(TABLE)
 
 
 def test_a_full_network_below_the_threshold_is_refused():
@@ -59,4 +68,4 @@ def test_a_full_network_below_the_threshold_is_refused():
 
 
 def test_a_network_that_is_never_right_has_an_infinite_loss():
-    assert Candidate(GroupConfig({"a": 1}), 0.0, 1.0).loss == float("inf")
+    assert loss(Seen(GroupConfig({"a": 1}), 0.0, Cost(1.0), "")) == float("inf")

@@ -20,10 +20,11 @@ from wenet_trainer.demo.goals import goals
 from wenet_trainer.demo.tables import print_goals, print_modes, print_outcomes, print_timeline
 from wenet_trainer.errors import DemoError
 from wenet_trainer.explore.frontier import find_frontier
+from wenet_trainer.explore.picture import write_pictures
 from wenet_trainer.explore.result import FILE as FRONTIER
 from wenet_trainer.export import export_bundle
-from wenet_trainer.plots import plot_frontier
 from wenet_trainer.recipe import Recipe
+from wenet_trainer.supernet import weight_enabled
 from wenet_trainer.train import train
 
 ENGINE_CORE = 0
@@ -82,13 +83,12 @@ def _road(out: Path, recipe: Recipe, console: Console) -> Path:
             shutil.rmtree(run)
     console.rule("train: one checkpoint, every mode (Algorithm 1)")
     checkpoint = train(recipe, run)
-    console.rule("explore: which modes are worth keeping here (Algorithm 2)")
+    console.rule("explore: which modes are worth keeping here")
     frontier = find_frontier(checkpoint, run / FRONTIER)
-    plot_frontier(frontier, out / "frontier.png")
-    console.print(
-        f"{frontier.accuracy_evaluations} accuracies and {frontier.latency_measurements} latencies measured, "
-        f"{len(frontier.modes)} modes kept; picture: {out / 'frontier.png'}"
-    )
+    write_pictures(frontier, out, layers=tuple(weight_enabled(checkpoint.network())))
+    for line in frontier.lines():
+        console.print(line, soft_wrap=True)
+    console.print(f"{len(frontier.modes)} modes kept; picture: {out / 'frontier.png'}")
     console.rule("export: every mode checked against torch, then written")
     sha256 = export_bundle(checkpoint, frontier, out / "bundle")
     console.print(f"bundle {sha256[:12]} in {out / 'bundle'}")

@@ -2,4 +2,8 @@
 
 from collections.abc import Mapping
 
-SEARCHES: Mapping[str, str] = {"paper": "wenet_trainer.explore.paper:explore"}
+SEARCHES: Mapping[str, str] = {
+    "paper": "wenet_trainer.explore.paper:explore",
+    "table": "wenet_trainer.explore.table:explore",
+    "evolve": "wenet_trainer.explore.evolve:explore",
+}

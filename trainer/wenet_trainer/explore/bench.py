@@ -1,134 +1,191 @@
-"""Measures configurations: accuracy by torch with their own statistics, latency by the device's engine."""
+"""What configurations cost on this machine with the engine that will serve them, every figure remembered."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
 
-from wenet_runtime.bundle import Accuracy
+from wenet_runtime.device import this_device
 from wenet_runtime.engines.base import Engine
 from wenet_runtime.engines.ort import OrtBackend
+from wenet_runtime.layer_profiler import profile_layers
+from wenet_runtime.layer_table import LayerTable, supernet_id
 from wenet_runtime.materialize import Supernet, lower
+from wenet_runtime.meters.base import Meter
 from wenet_runtime.plan import Plan
-from wenet_runtime.profiler import load_graph, quickest_ms, sample
-from wenet_trainer.data.base import Images, Source, input_shape, normalise
-from wenet_trainer.evaluate import accuracy_on, recalibrated
-from wenet_trainer.explore.result import Latency
-from wenet_trainer.space import GroupConfig, SearchSpace
-from wenet_trainer.topology import INPUT, describe
+from wenet_runtime.plan_file import plan_path, read_figures, write_figures
+from wenet_runtime.profiler import energy_mj, load_graph, quickest_ms, sample
+from wenet_trainer.explore.problem import Cost
+from wenet_trainer.explore.records import Records
+from wenet_trainer.space import GroupConfig
+from wenet_trainer.topology import INPUT
 
-CALIBRATION_EPOCH = 1_000_000  # views that no training epoch shows
-CALIBRATION_IMAGES = 512
-FINAL_IMAGES = 5_000  # they are held in memory, one byte a pixel and colour
-
-
-def calibration(source: Source) -> Tensor:
-    """The training images behind every batch-norm statistic: (N, C, H, W) normalised."""
-    images = source.train(CALIBRATION_EPOCH).first(CALIBRATION_IMAGES)
-    return normalise(images.pixels, source.preprocess)
+Samples = Mapping[str, NDArray[Any]]  # name → (rounds,) milliseconds, sample k of all from one round
+ROUNDS = 40  # interleaved runs behind a measured cost of the search
+CHUNK = 20  # rounds of the final measurement that are kept together
 
 
-@dataclass
 class Bench:
-    """A network on this machine, with every result remembered.
+    """One network on this machine.
+
+    Args:
+        supernet: the network as the runtime reads it.
+        image: (1, C, H, W) float32, what engines are timed on.
+        folder: where measurements are kept.
+        meter: where watts come from.
+        threads: of one inference.
+        seed: of everything random.
 
     Attributes:
-        net: the trained supernet.
-        source: where images come from.
-        supernet: the same network as the runtime reads it.
-        calibration: (N, C, H, W) images for the statistics.
-        search_images: validation images that the search's accuracies use.
-        rounds: interleaved runs behind a search latency.
-        observe: told after each new evaluation.
+        device: this machine, its engine and threads.
+        backend, plan: what builds and loads engines, and how layers are emitted.
+        table_path: where its layer table lies.
     """
 
-    net: nn.Module
-    source: Source
-    search_images: int = 480
-    rounds: int = 40
-    threads: int = 1
-    observe: Callable[[], None] = lambda: None
-    supernet: Supernet = field(init=False)
-    calibration: Tensor = field(init=False)
-    space: SearchSpace = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.supernet = describe(self.net, input_shape(self.source))
-        self.calibration = calibration(self.source)
-        self.space = SearchSpace.of(self.net)
-        self._backend = OrtBackend(None, self.threads)
-        self._plan = Plan(self.supernet, partial(quickest_ms, self._backend))
-        self._validation = self.source.validation().first(FINAL_IMAGES)
-        self._full = self._load(self.space.full())
+    def __init__(
+        self, supernet: Supernet, image: NDArray[np.float32], folder: Path, meter: Meter, *, threads: int, seed: int
+    ) -> None:
+        self.supernet = supernet
+        self.backend = OrtBackend(None, threads)
+        self.device = this_device(self.backend.name, self.backend.version, threads)
+        self.meter = meter
+        self._inputs = {INPUT: image}
+        self._seed = seed
+        self._plan_path = plan_path(folder, self.device)
+        figures = read_figures(self._plan_path, self.device)
+        self.plan = Plan(supernet, partial(quickest_ms, self.backend), figures)
+        self._planned = figures.count
+        identity = {
+            "supernet": supernet_id(supernet),
+            **{name: str(value) for name, value in asdict(self.device).items()},
+        }
+        self._costs = Records(folder / "costs.jsonl", identity)
+        self._finals = Records(folder / "finals.jsonl", identity)
+        self.table_path = folder / f"layers-{self.device.fingerprint}.json"
+        self._full: Engine | None = None
         self._full_ms: float | None = None
-        self._accuracies: dict[GroupConfig, float] = {}
-        self._latencies: dict[GroupConfig, float] = {}
 
     @property
-    def accuracy_evaluations(self) -> int:
-        """Configurations whose accuracy was evaluated for the search."""
-        return len(self._accuracies)
+    def name(self) -> str:
+        """This machine and its engine, for a person."""
+        device = self.device
+        return f"{device.processor}, {device.threads} thread, {device.engine} {device.engine_version}"
 
     @property
-    def latency_measurements(self) -> int:
-        """Configurations whose latency was measured for the search."""
-        return len(self._latencies)
+    def measurements(self) -> int:
+        """Configurations whose cost was measured for the search, without those behind the table."""
+        return len(self._costs)
 
-    def search_accuracy(self, config: GroupConfig) -> float:
-        """Accuracy on the search's share of the validation images, with recalibrated statistics."""
-        if config not in self._accuracies:
-            self._accuracies[config] = self._evaluate(config, self._validation.first(self.search_images)).value
-            self.observe()
-        return self._accuracies[config]
+    def table(self, progress: Callable[[int, int], None]) -> LayerTable:
+        """This machine's layer table; what is missing of it is measured now."""
+        return profile_layers(
+            self.supernet,
+            self.backend,
+            emitted=self.emitted,
+            device=self.device,
+            path=self.table_path,
+            meter=self.meter,
+            seed=self._seed,
+            progress=progress,
+        )
 
-    def search_latency_ms(self, config: GroupConfig) -> float:
-        """Median latency, taken interleaved with the full network's so that the machine's drift cancels.
+    def emitted(self, groups: Mapping[str, int]) -> Mapping[str, int]:
+        """With how many groups layers are best computed here; what is measured for it is kept."""
+        chosen = self.plan.emitted(groups)
+        self._keep_plan()
+        return chosen
+
+    def cost(self, config: GroupConfig) -> Cost:
+        """Measured, interleaved with the full network so that the machine's drift cancels.
 
         It is the median of pairwise ratios to the full network, times the full network's first median.
         """
-        if config not in self._latencies:
-            engine = self._load(config)
-            samples = sample({"full": self._full, "it": engine}, self._image(), rounds=self.rounds)
-            engine.close()
-            if self._full_ms is None:
-                self._full_ms = float(np.median(samples["full"]))
-            self._latencies[config] = float(np.median(samples["it"] / samples["full"])) * self._full_ms
-        return self._latencies[config]
+        key = json.dumps(dict(config))
+        known = self._costs.get(key)
+        if known is None:
+            known = self._measured(config)
+            self._costs.put(key, known)
+        return Cost(*known)
 
-    def final_accuracy(self, config: GroupConfig) -> Accuracy:
-        """Accuracy on the validation images, with recalibrated statistics."""
-        return self._evaluate(config, self._validation)
+    def open(self, config: GroupConfig) -> Engine:
+        """An engine of a configuration in fp32 as it will be served. What a run costs no statistics change."""
+        emitted = self.plan.settled(config)
+        self._keep_plan()
+        return load_graph(self.backend, lower(self.supernet, config, emitted=emitted), str(dict(config)))
 
-    def final_latencies(
-        self, configs: Mapping[str, GroupConfig], *, rounds: int, progress: Callable[[int, int], None]
-    ) -> dict[str, Latency]:
-        """Latencies of several configurations, all interleaved."""
-        engines = {name: self._load(config) for name, config in configs.items()}
-        samples = sample(engines, self._image(), rounds=rounds, warmup=5, progress=progress)
-        for engine in engines.values():
-            engine.close()
-        latencies = {}
-        for name, taken in samples.items():
-            p50, p95, p99 = (float(value) for value in np.percentile(taken, (50, 95, 99)))
-            latencies[name] = Latency(p50, p95, p99, len(taken))
-        return latencies
+    def samples(self, engines: Mapping[str, Engine], rounds: int, progress: Callable[[int, int], None]) -> Samples:
+        """Time engines interleaved; what was measured of these names before a kill is not measured again."""
+        found: dict[str, list[NDArray[Any]]] = {name: [] for name in engines}
+        for number, start in enumerate(range(0, rounds, CHUNK)):
+            wanted = min(CHUNK, rounds - start)
+            key = f"{_digest(engines)} {number} {wanted}"
+            kept = self._finals.get(key)
+            if kept is None:
+                taken = sample(engines, self._inputs, rounds=wanted, warmup=5 if start == 0 else 1, seed=number)
+                kept = {name: values.tolist() for name, values in taken.items()}
+                self._finals.put(key, kept)
+            for name, values in kept.items():
+                found[name].append(np.array(values))
+            progress(start + wanted, rounds)
+        return {name: np.concatenate(parts) for name, parts in found.items()}
+
+    def energies_mj(self, engines: Mapping[str, Engine], runs: int) -> dict[str, float | None]:
+        """Energy of one image by each engine, in runs back to back; None where the meter does not tell."""
+        found = {}
+        for name, engine in engines.items():
+            key = f"{name} energy {self.meter.source} {runs}"
+            kept = self._finals.get(key)
+            if kept is None:
+                kept = [self._energy_mj(engine, runs)]
+                self._finals.put(key, kept)
+            found[name] = kept[0]
+        return found
 
     def close(self) -> None:
         """Free the full network's engine."""
-        self._full.close()
+        if self._full is not None:
+            self._full.close()
+        self.backend.close()
 
-    def _evaluate(self, config: GroupConfig, images: Images) -> Accuracy:
-        with recalibrated(self.net, config, self.calibration):
-            return accuracy_on(self.net, config, images, self.source.preprocess)
+    def _measured(self, config: GroupConfig) -> tuple[float, float | None]:
+        if self._full is None:
+            self._full = self._load(GroupConfig(dict.fromkeys(config, 1)))
+        engine = self._load(config)
+        try:
+            samples = sample({"full": self._full, "it": engine}, self._inputs, rounds=ROUNDS)
+            energy = self._energy_mj(engine, ROUNDS)
+        finally:
+            engine.close()
+        if self._full_ms is None:
+            self._full_ms = self._first_full_ms(float(np.median(samples["full"])))
+        return float(np.median(samples["it"] / samples["full"])) * self._full_ms, energy
+
+    def _energy_mj(self, engine: Engine, runs: int) -> float | None:
+        if self.meter.source == "none":
+            return None  # it would run for nothing
+        return energy_mj(engine, self._inputs, self.meter, runs=runs)
+
+    def _first_full_ms(self, now_ms: float) -> float:
+        """The full network's time that every ratio refers to, also after a restart."""
+        known = self._finals.get("full_ms")
+        if known is None:
+            self._finals.put("full_ms", now_ms)
+        return float(now_ms if known is None else known)
 
     def _load(self, config: GroupConfig) -> Engine:
-        # Statistics do not change what a run costs, so those of the checkpoint will do.
-        graph = lower(self.supernet, config, emitted=self._plan.emitted(config))
-        return load_graph(self._backend, graph, str(dict(config)))
+        return load_graph(self.backend, lower(self.supernet, config, emitted=self.emitted(config)), str(dict(config)))
 
-    def _image(self) -> dict[str, "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"]:
-        image: Tensor = self.calibration[:1].to(torch.float32)
-        return {INPUT: image.numpy()}
+    def _keep_plan(self) -> None:
+        if self.plan.figures.count != self._planned:
+            write_figures(self._plan_path, self.device, self.plan.figures)
+            self._planned = self.plan.figures.count
+
+
+def _digest(engines: Mapping[str, Engine]) -> str:
+    return hashlib.sha256("\n".join(engines).encode()).hexdigest()[:16]

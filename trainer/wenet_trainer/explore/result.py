@@ -1,8 +1,8 @@
-"""`frontier.json`: what an exploration found, every step of it, and the modes to export."""
+"""`frontier.json`: what an exploration found, all it looked at, and the modes to export."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,16 @@ from typing import Any
 from wenet_runtime.bundle import Accuracy
 from wenet_runtime.files import write_atomic
 from wenet_trainer.errors import ExploreError
+from wenet_trainer.explore.problem import Limits
 
 FORMAT = "wenet-frontier"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE = "frontier.json"
 
 
 @dataclass(frozen=True)
 class Latency:
-    """One image's inference time on the machine that explored, milliseconds."""
+    """One image's inference time, milliseconds."""
 
     p50_ms: float
     p95_ms: float
@@ -28,36 +29,64 @@ class Latency:
 
 @dataclass(frozen=True)
 class Point:
-    """A configuration the search evaluated, with the search's own (quicker) figures."""
+    """A configuration the search evaluated, with the search's own (quicker) figures.
+
+    Attributes:
+        latency_ms, energy_mj: predicted by a table, or measured; energy where a meter answers.
+        found_by: which part of the search asked for it.
+    """
 
     groups: Mapping[str, int]
     accuracy: float
     latency_ms: float
+    energy_mj: float | None
     macs: int
-
-
-@dataclass(frozen=True)
-class Round:
-    """One step of Algorithm 2: all candidates, and which of them was taken."""
-
-    candidates: tuple[Point, ...]
-    chosen: int
+    found_by: str
 
 
 @dataclass(frozen=True)
 class FoundMode:
-    """A mode that is kept, with figures on all validation images and a latency of its own.
+    """A mode that is kept.
 
-    The images that the search chose by are among those of the accuracy, so it is slightly optimistic.
+    Attributes:
+        accuracy: with recalibrated statistics, on images that the search did not choose by.
+        latency: measured whole, all modes interleaved.
+        energy_mj: of one image, and what measured it; None and "none" where no meter answers.
+        predicted_ms: what the tables that the search went by say, by device.
     """
 
     id: str
     groups: Mapping[str, int]
+    precision: str
     accuracy: Accuracy
     macs: int
     params: int
     latency: Latency
     found_by: str
+    energy_mj: float | None = None
+    energy_source: str = "none"
+    predicted_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A finalist that is not kept, with its final figures and the reason as a sentence."""
+
+    groups: Mapping[str, int]
+    precision: str
+    accuracy: Accuracy
+    latency: Latency
+    energy_mj: float | None
+    why: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The corner that hypervolume is measured from."""
+
+    latency_ms: float
+    accuracy: float
+    energy_mj: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,42 +95,62 @@ class Frontier:
 
     Attributes:
         weights_sha256: the checkpoint's weights, so that no other checkpoint is exported with these figures.
-        search: name of the search; device: what latency was measured on; data: the data source.
-        calibration_images: training images behind every batch-norm statistic.
-        search_images: validation images behind the search's accuracies.
+        method: name of the search; granularity: what one knob moved; seed: of everything random.
+        device: what latencies were measured on; tables: the devices whose tables the search went by.
+        data: the data source; calibration_images: behind every batch-norm statistic;
+        search_images, final_images: behind the search's accuracies and behind the modes' own; no image is in both.
         accuracy_evaluations, latency_measurements: how many configurations were evaluated.
-        threshold: the least accuracy asked for; result: what the search returned for it.
-        start, steps: the full network and every step of the search.
-        uniforms, drawn: the uniform configurations and random ones, evaluated beside the search.
-        notes: for a person: what the accuracies on all validation images changed.
-        modes: from the fastest to the most accurate; only the full network may be below the threshold.
+        search_seconds: the search's own time, without any evaluation.
+        reference, hypervolume: of the modes, as a share of the box between the reference and (0 ms, accuracy 1).
+        points: every configuration that was evaluated, in order.
+        dropped: finalists that were not kept.
+        notes: sentences for a person.
+        modes: from the fastest to the most accurate; only the full network may break the limits.
     """
 
     weights_sha256: str
-    search: str
+    method: str
     granularity: str
     seed: int
     device: str
+    tables: tuple[str, ...]
     data: str
     calibration_images: int
     search_images: int
+    final_images: int
     accuracy_evaluations: int
     latency_measurements: int
-    threshold: float
-    result: Point
-    start: Point
-    steps: tuple[Round, ...]
-    uniforms: tuple[Point, ...]
-    drawn: tuple[Point, ...]
+    search_seconds: float
+    limits: Limits
+    reference: Reference
+    hypervolume: float
+    points: tuple[Point, ...]
+    dropped: tuple[Dropped, ...]
     notes: tuple[str, ...]
     modes: tuple[FoundMode, ...]
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
 
-    def points(self) -> list[Point]:
-        """Every distinct configuration that was evaluated."""
-        seen = [self.start, *self.uniforms, *self.drawn, *(point for step in self.steps for point in step.candidates)]
-        return list({frozenset(point.groups.items()): point for point in seen}.values())
+    def lines(self) -> list[str]:
+        """The frontier for a person's terminal."""
+        found = [*self.notes]
+        for mode in self.modes:
+            low, high = 100 * mode.accuracy.ci_low, 100 * mode.accuracy.ci_high
+            energy = "" if mode.energy_mj is None else f", {mode.energy_mj:.3g} mJ ({mode.energy_source})"
+            found.append(
+                f"{mode.id}: {100 * mode.accuracy.value:.1f} % ({low:.1f}–{high:.1f}), {mode.macs / 1e6:.1f} MMACs, "
+                f"{mode.latency.p50_ms:.3f} ms{energy}, {mode.precision}, found by {mode.found_by}"
+            )
+        found += [
+            f"dropped: {one.precision}, {100 * one.accuracy.value:.1f} %, {one.latency.p50_ms:.3f} ms: {one.why}"
+            for one in self.dropped
+        ]
+        found.append(
+            f"{self.accuracy_evaluations} accuracies evaluated, {self.search_seconds:.1f} s of search, hypervolume "
+            f"{self.hypervolume:.4f} of the box to {self.reference.latency_ms:.3g} ms and accuracy "
+            f"{self.reference.accuracy:.3g}"
+        )
+        return found
 
 
 @lru_cache(maxsize=1)

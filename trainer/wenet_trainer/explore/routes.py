@@ -1,0 +1,55 @@
+"""By what a search is told what configurations cost: this machine's table, other devices' tables, or measurements."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from wenet_runtime.additive import AdditiveCost
+from wenet_runtime.layer_table import LayerTable, check_table, read_table
+from wenet_runtime.materialize import Supernet
+from wenet_trainer.errors import ExploreError
+from wenet_trainer.explore.problem import Cost
+from wenet_trainer.space import GroupConfig
+
+
+@dataclass(frozen=True)
+class Route:
+    """One device that modes are searched for.
+
+    Attributes:
+        device: its name in `frontier.json`.
+        cost: of a configuration there.
+        latency, energy: the additive table behind it; None where costs are measured, or energy is unknown.
+    """
+
+    device: str
+    cost: Callable[[GroupConfig], Cost]
+    latency: AdditiveCost | None = None
+    energy: AdditiveCost | None = None
+
+
+def by_table(table: LayerTable, device: str) -> Route:
+    """Go by a layer table."""
+
+    def cost(config: GroupConfig) -> Cost:
+        return Cost(table.latency_ms(config), None if table.energy is None else table.energy_mj(config))
+
+    return Route(device, cost, table.latency, table.energy)
+
+
+def by_files(paths: tuple[Path, ...], supernet: Supernet) -> list[Route]:
+    """Go by tables that `wenet-runtime profile --layers` wrote, each on its own device.
+
+    Raises:
+        ExploreError: two of them are of one device.
+        WeNetError: one cannot be read, or belongs to another network.
+    """
+    routes: dict[str, Route] = {}
+    for path in paths:
+        table = read_table(path)
+        check_table(table, supernet, None)
+        name = f"{path.stem}: {table.device.processor}, {table.device.engine} {table.device.engine_version}"
+        if name in routes:
+            raise ExploreError(f"{path} is of the same device and name as another --table: give each once")
+        routes[name] = by_table(table, name)
+    return list(routes.values())

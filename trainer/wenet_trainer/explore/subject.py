@@ -1,0 +1,157 @@
+"""The network under exploration and everything it is measured with: images, evaluators, this machine."""
+
+import copy
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wenet_runtime.meters.base import Meter
+from wenet_trainer.checkpoint import Checkpoint
+from wenet_trainer.cost import Costs, measure_costs
+from wenet_trainer.data import open_source
+from wenet_trainer.data.base import Images, Source, input_shape
+from wenet_trainer.errors import ExploreError
+from wenet_trainer.explore.bench import Bench
+from wenet_trainer.explore.evaluator import Evaluator
+from wenet_trainer.explore.exploring import Exploring
+from wenet_trainer.explore.images import apart, calibration
+from wenet_trainer.explore.precision import Variant, open_variant, prepare, right
+from wenet_trainer.parallel import Workers
+from wenet_trainer.progress import tqdm
+from wenet_trainer.space import GroupConfig, SearchSpace
+from wenet_trainer.supernet import Flexible
+from wenet_trainer.topology import describe
+
+BAR = "{desc}: {n:.0f} configurations, {elapsed}"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an exploration works with.
+
+    Attributes:
+        costs: multiply-accumulates and parameters.
+        calibration: (N, C, H, W) training images behind every batch-norm statistic.
+        search, final: evaluators on images that are apart.
+        workers: all processes that evaluate; the first alone measures and writes.
+        device: where accuracies are evaluated.
+        folder: where measurements are kept.
+    """
+
+    net: nn.Module
+    source: Source
+    space: SearchSpace
+    costs: Costs
+    bench: Bench
+    calibration: Tensor
+    search: Evaluator
+    final: Evaluator
+    search_images: Images
+    final_images: Images
+    workers: Workers
+    device: torch.device
+    folder: Path
+
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how accuracies were evaluated."""
+        found = [
+            f"a journal of other weights or images was moved to {one.set_aside}"
+            for one in (self.search, self.final)
+            if one.set_aside is not None
+        ]
+        if self.search.cuts.why_whole:
+            found.append(f"every configuration was evaluated alone: {self.search.cuts.why_whole}")
+        return tuple(found)
+
+    def in_precision(self, config: GroupConfig, precision: str) -> tuple[Variant, NDArray[np.bool_]]:
+        """A configuration in a precision that torch does not compute, and what this machine's engine answers so.
+
+        Returns:
+            What a mode of it carries, and (N,) whether each final image is answered rightly.
+        """
+        bench, net = self.bench, copy.deepcopy(self.net).cpu()
+        variant = prepare(net, bench.supernet, config, precision, self.calibration)
+        with closing(open_variant(bench.supernet, variant, bench.backend, bench.plan)) as engine:
+            return variant, right(engine, self.final_images, self.source.preprocess)
+
+
+def open_subject(
+    checkpoint: Checkpoint,
+    asked: Exploring,
+    folder: Path,
+    *,
+    meter: Meter,
+    workers: Workers,
+    device: torch.device,
+    quiet: bool,
+) -> Subject:
+    """Read images, describe the network, and find what was measured of it before.
+
+    Args:
+        checkpoint: the trained supernet.
+        asked: the settings.
+        folder: where measurements are kept.
+        meter: where watts come from.
+        workers: all processes.
+        device: where accuracies are evaluated.
+        quiet: no progress bars.
+
+    Raises:
+        ExploreError: the network has no modes, or the data too few images.
+    """
+    recipe = checkpoint.recipe
+    source = open_source(recipe.data, recipe.seed, recipe.image_size)
+    net = checkpoint.network()
+    if isinstance(net, Flexible):
+        raise ExploreError(
+            f"'{recipe.model}' has no weight-enabled layers, so it has no modes to explore or to serve: "
+            "compare it with `wenet-trainer report`"
+        )
+    training, (search, final) = calibration(source), apart(source, asked.search_images)
+    supernet = describe(net, input_shape(source))
+    seed = recipe.seed if asked.seed is None else asked.seed
+    identity = {
+        "weights": checkpoint.weights_sha256(),
+        "data": f"{recipe.data}, seed {recipe.seed}, size {recipe.image_size}",
+        "calibration": str(len(training)),
+    }
+    net = net.to(device)
+
+    def evaluator(name: str, images: Images) -> Evaluator:
+        bar = tqdm(desc=f"accuracies ({name})", bar_format=BAR, disable=quiet or not workers.first)
+        return Evaluator(
+            net,
+            images,
+            source.preprocess,
+            training,
+            journal=folder / f"accuracies-{name}.jsonl",
+            identity={**identity, "images": f"{name}: {len(images)} of {len(search) + len(final)}"},
+            workers=workers,
+            progress=partial(_advance, bar),
+        )
+
+    return Subject(
+        net,
+        source,
+        SearchSpace.of(net, asked.granularity),
+        measure_costs(net, input_shape(source)),
+        Bench(supernet, training[:1].numpy(), folder, meter, threads=asked.threads, seed=seed),
+        training,
+        evaluator("search", search),
+        evaluator("final", final),
+        search,
+        final,
+        workers,
+        device,
+        folder,
+    )
+
+
+def _advance(bar: tqdm, configurations: float) -> None:
+    bar.update(configurations)
