@@ -4,7 +4,7 @@ On synthetic spaces (`synthetic_spaces`), and by `study` on any problem, such as
 """
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean
 
@@ -71,6 +71,7 @@ def compare(
     seed: int,
     long: int,
     known: Sequence[GroupConfig] = (),
+    without: Collection[str] = (),
 ) -> list[Arm]:
     """All searches on one problem; the best known is the union of all that any of them saw, and of `known`.
 
@@ -80,8 +81,11 @@ def compare(
         seed: of every search.
         long: evaluations of an evolution that begins with the others' frontiers; only the union knows it. 0: none.
         known: configurations that belong to the union, too: the true frontier where it is known.
+        without: searches that are left out.
     """
-    found = {name: search(factory(evaluations, seed)) for name, (search, evaluations) in ARMS.items()}
+    found = {
+        name: search(factory(evaluations, seed)) for name, (search, evaluations) in ARMS.items() if name not in without
+    }
     cheap = min(ARMS[TABLE][1], int(CHEAP_SHARE * len(found[PAPER].seen)))
     found[CHEAP] = table(factory(cheap, seed))
     everything = [one for each in found.values() for one in each.seen]
@@ -101,15 +105,23 @@ def compare(
 
 
 def study(
-    factory: Factory, name: str, reference: tuple[float, float], *, goal_of: str, seed: int = 0, long: int = LONG
+    factory: Factory,
+    name: str,
+    reference: tuple[float, float],
+    *,
+    goal_of: str,
+    seed: int = 0,
+    long: int = LONG,
+    without: Collection[str] = (),
 ) -> Measured:
     """Figures and samples of one problem, e.g. of a trained network's; see `compare`.
 
     Args:
         name: begins every figure's name.
         goal_of: the search that is to reach 0.98 of the best known: `TABLE` or `TABLE_LONG`.
+        without: searches that are left out.
     """
-    arms = compare(factory, reference, seed=seed, long=long)
+    arms = compare(factory, reference, seed=seed, long=long, without=without)
     return _figures(name, [arms], goal_of), {name: [asdict(arm) for arm in arms]}
 
 
@@ -132,7 +144,8 @@ def measure(arguments: Arguments) -> Measured:
 def _figures(name: str, studied: Sequence[Sequence[Arm]], goal_of: str) -> dict[str, Figure]:
     """Means over instances, the worst instance, and the comparison with Algorithm 2."""
     how = f"mean of {len(studied)} instances, hypervolume over the best known"
-    by_method = {method: [arm for arms in studied for arm in arms if arm.method == method] for method in (*ARMS, CHEAP)}
+    names = dict.fromkeys(arm.method for arms in studied for arm in arms)
+    by_method = {name: [arm for arms in studied for arm in arms if arm.method == name] for name in names}
     figures = {}
     for method, arms in by_method.items():
         share = mean(arm.share for arm in arms)

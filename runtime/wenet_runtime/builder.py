@@ -11,7 +11,7 @@ import platform
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Collection, Dict, Iterable, Iterator, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Tuple
 
 from numpy.typing import NDArray
 
@@ -21,7 +21,6 @@ from wenet_runtime.engines.base import Artifact, Backend
 from wenet_runtime.errors import EngineError
 from wenet_runtime.memory import Footprint, footprint_of, give_back
 from wenet_runtime.mode_store import ModeStore, write_modes
-from wenet_runtime.profile import Profile
 from wenet_runtime.profile_file import FILE, DeviceProfile, read_profile, write_profile
 
 if TYPE_CHECKING:
@@ -192,15 +191,6 @@ class DeviceCache:
         known = [mode.id for mode in self.bundle.modes]
         return read_profile(self.path, bundle_sha256=self.bundle.sha256, device=self.device, modes=known)
 
-    def read_profiles(self, meter: str, modes: Optional[Collection[str]] = None) -> Optional[Dict[str, Profile]]:
-        """The profiles measured here earlier with this meter, or None when there are none that fit.
-
-        `modes` are the ids it must have; others it may have. All of the bundle's if not given.
-        """
-        found = self.read_profile()
-        wanted = [mode.id for mode in self.bundle.modes] if modes is None else modes
-        return None if found is None else found.of(meter, wanted)
-
     def write_profile(self, found: DeviceProfile) -> None:
         """Keep a profile for later starts with the same source of energy. Raises `EngineError`."""
         try:
@@ -208,6 +198,19 @@ class DeviceCache:
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def write_profiles(self, profiles: Mapping[str, Profile], *, meter: str, measured_at: str) -> None:
-        """Keep profiles alone, with all modes offered."""
-        self.write_profile(DeviceProfile(profiles, meter, measured_at))
+    def update_profile(self, changed: Callable[[Optional[DeviceProfile]], DeviceProfile]) -> DeviceProfile:
+        """Keep what is made of the profile that lies here now, while no other process writes one.
+
+        Args:
+            changed: gets what `read_profile` tells.
+
+        Returns:
+            What was written.
+
+        Raises:
+            EngineError: it cannot be written.
+        """
+        with self._lock():
+            found = changed(self.read_profile())
+            self.write_profile(found)
+        return found

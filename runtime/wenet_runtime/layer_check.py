@@ -21,11 +21,13 @@ class Checked:
     Attributes:
         measured_ms: its ratio to the full network's time, measured beside it, times the table's `full_ms`: what
             the machine drifted since the table was made is left out.
+        full_ms: the full network's time beside it, which tells that drift.
     """
 
     groups: Mapping[str, int]
     predicted_ms: float
     measured_ms: float
+    full_ms: float
 
     @property
     def error(self) -> float:
@@ -84,7 +86,7 @@ def compare(
     with closing(TableBench(supernet, backend, emitted, rounds=rounds, meter=None, seed=seed)) as bench:
         for number, (groups, predicted_ms) in enumerate(zip(chosen, predicted)):
             row = bench.row(groups, number)
-            found.append(Checked(groups, predicted_ms, row.ratio * table.full_ms))
+            found.append(Checked(groups, predicted_ms, row.ratio * table.full_ms, row.full_ms))
             progress(len(found), len(chosen))
     return found
 

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,11 +15,13 @@ from wenet_runtime.device import Device
 from wenet_runtime.errors import BundleError, EngineError
 from wenet_runtime.files import write_atomic
 from wenet_runtime.materialize import Supernet
-from wenet_runtime.table_rows import Row, TableError, impossible
+from wenet_runtime.table_checks import difference, few, impossible_figures, regular_bytes
+from wenet_runtime.table_rows import Row, TableError
 
 FORMAT = "wenet-layer-table"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 timed every run with the caches full of the other network's numbers
 MAX_BYTES = 64 << 20
+MEASURE = "measure this one here with `wenet-runtime profile --layers`"
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,12 @@ class LayerTable:
         conditions_at_start, conditions_at_end: clocks and temperatures then.
         full_ms: the full network's time, the median over the rows.
         latency, energy: predict any configuration; energy is None where no meter answered.
-        energy_source: the meter.
+        energy_source: the meter that answered; "none" where none did.
         error, energy_error: every row, predicted from the others.
-        drift: how far the full network's time moved from the first rows', as a share at its most.
+        drift: how far the full network's quiet time moved from the first rows', as a share at its most.
         rows: what was measured.
+        timing: how runs were timed; see `table_bench.TIMING`.
+        plan_id: how layers were emitted; see `tuner.plan_id`.
         seed: of the configurations.
         finished: False while rows are being added.
         warning: a sentence when the figures may be off; None else.
@@ -61,6 +64,8 @@ class LayerTable:
     energy_error: Optional[TableError]
     drift: float
     rows: Tuple[Row, ...]
+    timing: str
+    plan_id: str
     seed: int
     finished: bool
     warning: Optional[str] = None
@@ -92,29 +97,35 @@ def supernet_id(supernet: Supernet) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def check_table(table: LayerTable, supernet: Supernet, device: Optional[Device] = None) -> None:
+def check_table(
+    table: LayerTable, supernet: Supernet, device: Optional[Device] = None, plan_id: Optional[str] = None
+) -> None:
     """Whether a table may be used for a network, and on a device.
 
     Args:
         table: the table.
         supernet: the network whose configurations shall be predicted.
         device: what they shall run on; None when the table's device is meant, wherever this runs.
+        plan_id: how they shall be emitted; None for whatever the table's are.
 
     Raises:
         BundleError: it is another network's.
-        EngineError: it is another device's, or unfinished.
+        EngineError: it is another device's or plan's, or unfinished.
     """
-    if table.supernet_id != supernet_id(supernet):
+    differs = difference(table.latency, table.inputs, supernet)
+    if differs or table.supernet_id != supernet_id(supernet):
         raise BundleError(
             f"this layer table was measured on another network ('{table.model}', {table.supernet_id[:12]}): "
-            f"{_difference(table, supernet)}; measure this one with `wenet-runtime profile --layers`"
+            f"{differs or 'shapes or connections differ'}; {MEASURE}"
         )
     if device is not None and table.device != device:
         mine, its = dataclasses.asdict(device), dataclasses.asdict(table.device)
         names = ", ".join(f"{name} is {mine[name]} and not {its[name]}" for name in mine if mine[name] != its[name])
+        raise EngineError(f"this layer table was measured on another device: {names}; {MEASURE}")
+    if plan_id is not None and table.plan_id != plan_id:
         raise EngineError(
-            f"this layer table was measured on another device: {names}; measure here with "
-            "`wenet-runtime profile --layers`"
+            f"this layer table was measured with layers emitted as '{table.plan_id}', here they are '{plan_id}': "
+            f"set --tune or --no-tune as it was then, or {MEASURE}"
         )
     if not table.finished:
         raise EngineError(
@@ -129,13 +140,15 @@ def read_table(path: Path) -> LayerTable:
 
     again = "measure it again with `wenet-runtime profile --layers`"
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise EngineError(f"{path} is larger than {MAX_BYTES} bytes and no layer table: {again}")
-        members = json.loads(path.read_bytes(), parse_constant=_no_constant)
+        data = regular_bytes(path, MAX_BYTES)
     except FileNotFoundError:
         raise EngineError(f"no layer table at {path}: measure one with `wenet-runtime profile --layers`") from None
     except OSError as error:
         raise EngineError(f"cannot read the layer table {path} ({error.strerror})") from None
+    except ValueError as error:
+        raise EngineError(f"{path} {error}, and no layer table: {again}") from None
+    try:
+        members = json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise EngineError(f"the layer table {path} is not JSON ({error}): {again}") from None
     if not isinstance(members, dict) or members.get("format") != FORMAT:
@@ -147,11 +160,13 @@ def read_table(path: Path) -> LayerTable:
         )
     try:
         table: LayerTable = _adapter().validate_python(members)
+        wrong = impossible_figures(table.latency, table.energy, table.rows)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise EngineError(f"the layer table {path}: '{where}': {first['msg']}: {again}") from None
-    wrong = _impossible(table)
+    except OverflowError:
+        raise EngineError(f"the layer table {path} holds a number beyond all that is measured: {again}") from None
     if wrong is not None:
         raise EngineError(f"the layer table {path}: {wrong}: {again}")
     return table
@@ -206,51 +221,5 @@ def _of(cost: AdditiveCost, groups: Mapping[str, int]) -> float:
             raise BundleError(f"the layer table has layer '{name}' at {sorted(levels)} groups, not at {groups[name]}")
     unknown = sorted(set(groups) - set(cost.terms))
     if unknown:
-        raise BundleError(f"the layer table lacks {_few(unknown)}: it was measured on another network")
+        raise BundleError(f"the layer table lacks {few(unknown)}: it was measured on another network")
     return cost.of(groups)
-
-
-def _difference(table: LayerTable, supernet: Supernet) -> str:
-    """What tells the network from the table's, in words."""
-    own = {layer.name: tuple(layer.groups) for layer in supernet.layers}
-    its = {name: tuple(sorted(levels)) for name, levels in table.latency.terms.items()}
-    lacking, strange = sorted(set(own) - set(its)), sorted(set(its) - set(own))
-    found = []
-    if lacking:
-        found.append(f"the table lacks {_few(lacking)}")
-    if strange:
-        found.append(f"it has {_few(strange)}, which this network lacks")
-    other = [name for name in own if name in its and own[name] != its[name]]
-    if other:
-        found.append(f"layer '{other[0]}' has groups {own[other[0]]} and not {its[other[0]]}")
-    if table.inputs != supernet.inputs:
-        shapes = [" × ".join(map(str, spec.shape[1:])) for one in (supernet, table) for spec in one.inputs[:1]]
-        found.append(f"its input is {shapes[-1]}, this network's is {shapes[0]}")
-    return "; ".join(found) or "shapes or connections differ"
-
-
-def _few(names: List[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"layer{'s' if len(names) > 1 else ''} " + ", ".join(f"'{name}'" for name in names[:3]) + more
-
-
-def _impossible(table: LayerTable) -> Optional[str]:
-    """What in a table cannot have been measured, in words; None when all may have been."""
-    if not table.rows:
-        return "it holds no row"
-    layers = table.latency.terms
-    for number, row in enumerate(table.rows):
-        wrong = impossible(row, layers)
-        if wrong is not None:
-            return f"row {number} {wrong}"
-    for cost in (table.latency, table.energy):
-        if cost is None:
-            continue
-        pairs = [(pair.first, pair.second) for pair in cost.pairs]
-        if cost.terms.keys() != layers.keys() or not {name for pair in pairs for name in pair} <= set(layers):
-            return "its terms are of different layers"
-        figures = [one for levels in cost.terms.values() for one in levels.values()]
-        figures += [one for pair in cost.pairs for one in pair.costs.values()]
-        if not all(map(math.isfinite, (cost.full, *figures))) or cost.full <= 0:
-            return "a term is no finite number"
-    return None

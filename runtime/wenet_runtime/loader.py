@@ -84,6 +84,8 @@ class Loader:
                 f"give at least {alone / MB:.3g}"
             )
         for one in self._pool.modes:
+            if one == self._fastest:
+                continue  # it fits alone, and is there once
             both = together([self._footprints[self._fastest], self._footprints[one]])
             if both > self._limit:
                 reason = f"beside {self._fastest} it needs --memory-mb {both / MB:.3g}"

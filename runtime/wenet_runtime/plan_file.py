@@ -33,7 +33,7 @@ def read_figures(path: Path, device: Device) -> Figures:
         return _figures(members, device)
     except FileNotFoundError:
         return Figures()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         warnings.warn(f"the lowering plan {path.name} cannot be used ({error}): measuring again", stacklevel=2)
         return Figures()
 

@@ -66,12 +66,13 @@ def read_profile(
         conditions = members.get("conditions", {})
         selected = _selected(members.get("selected"), modes) if own else None
         found = DeviceProfile(profiles, str(members["meter"]), str(members["measured_at"]), dict(conditions), selected)
+        fits = own and set(profiles) <= set(modes) and all(map(_plausible, profiles.values()))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         warnings.warn(f"the cached profile is unreadable ({error}): measuring again", stacklevel=2)
         return None
-    if not own or not set(profiles) <= set(modes) or not all(map(_plausible, profiles.values())):
+    if not fits:
         _warn_of_another()
         return None
     return found

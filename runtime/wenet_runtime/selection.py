@@ -78,14 +78,15 @@ def select(candidates: Sequence[Candidate], keep: int, *, always: Collection[str
     _check(candidates, keep, always)
     ranked = sorted(candidates, key=lambda one: (-one.accuracy, one.median_ms))
     kept: List[Candidate] = []
-    left: List[Left] = []
+    worse: List[Tuple[Candidate, List[Candidate]]] = []
     for one in ranked:
         better = [other for other in kept if not _measurably_cheaper(one, other)]
         if better and one.id not in always:
-            left.append(Left(one.id, _why_not(one, better)))
+            worse.append((one, better))
         else:
             kept.append(one)
     chosen = _spread(kept, keep, always)
+    left = [Left(one.id, _why_not(one, better, chosen)) for one, better in worse]
     left += [
         Left(one.id, f"worth offering ({_figures(one)}), but {keep} modes were asked for and this one is missed least")
         for one in kept
@@ -133,17 +134,19 @@ def _measurably_cheaper(one: Candidate, other: Candidate) -> bool:
     return one.energy_mj is not None and other.energy_mj is not None and one.energy_mj < GAIN * other.energy_mj
 
 
-def _why_not(one: Candidate, better: Sequence[Candidate]) -> str:
-    """Names the mode by which it loses most."""
-    worst = max(better, key=lambda other: ratio(one.samples_ms, other.samples_ms))
+def _why_not(one: Candidate, better: Sequence[Candidate], chosen: Sequence[Candidate]) -> str:
+    """Names the mode by which it loses most, one that is offered if there is one."""
+    offered = [other for other in better if other in chosen]
+    worst = max(offered or better, key=lambda other: ratio(one.samples_ms, other.samples_ms))
     share, doubt = ratio(one.samples_ms, worst.samples_ms), chance(one.samples_ms, worst.samples_ms)
     how = "as accurate" if worst.accuracy == one.accuracy else "more accurate"
+    either = "" if offered else " and which is not offered either"
     frugal, energy = "", ""
     if one.energy_mj is not None and worst.energy_mj is not None:
         frugal, energy = " or more frugal", f", {one.energy_mj:.4g} of its {worst.energy_mj:.4g} mJ"
     return (
         f"not measurably faster{frugal} than {worst.id}, which is {how} ({worst.accuracy:.4f} against "
-        f"{one.accuracy:.4f}): it takes {share:.3f} of its time (below {GAIN:g} counts), "
+        f"{one.accuracy:.4f}){either}: it takes {share:.3f} of its time (below {GAIN:g} counts), "
         f"sign test p = {doubt:.2g} (below {DOUBT:g} counts){energy}"
     )
 

@@ -22,7 +22,9 @@ MOST_TIMES = 4  # so often, at most
 AGREE = 0.02  # two halves of a row's runs that agree so far suffice: the whole is then good to half of it
 QUIET = 25  # percentile of the runs that stands for a machine with nothing else to do
 DRIFT = 0.15  # of the full network's time, beyond which a row waits
-WAIT_S, WAITS = 3.0, 10
+WAIT_S, WAITS = 3.0, 10  # in all, since a network whose own noise is that large would wait before every row
+PRIMED = 1  # runs before each one that counts; whole modes are profiled so too
+TIMING = f"primed {PRIMED}"  # tables of another way of timing do not mean the same
 ENERGY_S = 0.3  # of back-to-back runs, which a meter can resolve
 
 
@@ -49,6 +51,7 @@ class TableBench:
         self._seed = seed
         self._full: Optional[Engine] = None
         self._inputs: Tensors = {}
+        self._waited = 0
 
     def row(self, groups: Mapping[str, int], number: int) -> Row:
         """Measure one configuration; `number` makes the order of its runs its own."""
@@ -58,19 +61,30 @@ class TableBench:
             energies = [self._energy_mj(one) for one in (engine, full)]
         ratio = _quiet(taken["it"]) / _quiet(taken["full"])
         it_ms, full_ms = (round(float(np.median(taken[name])), 6) for name in ("it", "full"))
-        return Row(dict(groups), round(ratio, 6), it_ms, full_ms, len(taken["it"]), energies[0], energies[1])
+        quiet_ms, runs = round(_quiet(taken["full"]), 6), len(taken["it"])
+        return Row(dict(groups), round(ratio, 6), it_ms, full_ms, quiet_ms, runs, energies[0], energies[1])
 
     def settled(self, first_ms: float, pause: Callable[[float], None]) -> bool:
-        """Wait while the full network is slower than it was at first; False when it stays so."""
+        """Wait while the full network is slower or faster than it was at first; False when it stays so.
+
+        Args:
+            first_ms: rows' `full_quiet_ms` when measuring began.
+            pause: waits, in seconds; called `WAITS` times at most by one bench.
+        """
         full = self._opened()
-        for wait in range(WAITS + 1):
+        while True:
             # Warm, since a pause cools the caches; and when nothing else runs, since that alone is not drift.
-            taken = sample({"full": full}, self._inputs, rounds=self._rounds, warmup=3)["full"]
-            if _quiet(taken) <= first_ms * (1 + DRIFT):
+            taken = sample({"full": full}, self._inputs, rounds=self._rounds, warmup=3, primed=PRIMED)["full"]
+            if abs(_quiet(taken) / first_ms - 1) <= DRIFT:
                 return True
-            if wait < WAITS:
-                pause(WAIT_S)
-        return False
+            if self._waited == WAITS:
+                return False
+            self._waited += 1
+            pause(WAIT_S)
+
+    def meter_answers(self) -> bool:
+        """Whether the meter tells what the full network's runs take; it runs for a moment."""
+        return self._meter is not None and bool(self._energy_mj(self._opened()))
 
     def close(self) -> None:
         """Free the full network's engine."""
@@ -96,7 +110,8 @@ class TableBench:
         taken: Dict[str, NDArray[np.float64]] = {}
         for turn in range(MOST_TIMES):
             order = self._seed + 1_000 * number + turn
-            more = sample(engines, self._inputs, rounds=self._rounds, warmup=2 if turn == 0 else 0, seed=order)
+            warmup = 2 if turn == 0 else 0
+            more = sample(engines, self._inputs, rounds=self._rounds, warmup=warmup, primed=PRIMED, seed=order)
             taken = {name: np.concatenate([taken.get(name, values[:0]), values]) for name, values in more.items()}
             halves = [
                 _quiet(taken["it"][at::2]) / _quiet(taken["full"][at::2]) for at in (0, 1) if len(taken["it"]) > at

@@ -1,5 +1,6 @@
 """Chooses how each mode is emitted on this host: by measuring, with what was measured before in the cache."""
 
+import platform
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Mapping
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Dict, Mapping
 from numpy.typing import NDArray
 
 from wenet_runtime.bundle import Mode
-from wenet_runtime.device import Device
+from wenet_runtime.device import Device, processor_flags
 from wenet_runtime.engines.base import Backend
 from wenet_runtime.profiler import quickest_ms
 
@@ -64,12 +65,21 @@ class Tuner:
 
     def _variant(self, supernet: "Supernet", mode: Mode, statistics: Mapping[str, NDArray[Any]]) -> Mapping[str, int]:
         """The quickest of a few emissions of the whole network, since a plan is measured in fp32."""
-        from wenet_runtime.lowering.precision import candidates
+        from wenet_runtime.lowering.precision import candidates, wants_reduced_range
         from wenet_runtime.materialize import lower
 
         variants = candidates(supernet.layers, mode.groups, [mode.precision])
+        reduce_range = wants_reduced_range(platform.machine(), processor_flags())  # as it will be served
         graphs = [
-            lower(supernet, mode.groups, statistics, emitted=one.emitted, precision=mode.precision) for one in variants
+            lower(
+                supernet,
+                mode.groups,
+                statistics,
+                emitted=one.emitted,
+                precision=mode.precision,
+                reduce_range=reduce_range,
+            )
+            for one in variants
         ]
         times = quickest_ms(self._backend, graphs, precision=mode.precision)
         chosen: Dict[str, int] = dict(variants[times.index(min(times))].emitted)

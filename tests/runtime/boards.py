@@ -104,10 +104,10 @@ class BoardEngine:
 
 
 class WattMeter:
-    """Energy at 5 W by the board's clock, or nothing."""
+    """Energy at so many watts by the board's clock, or nothing."""
 
-    def __init__(self, watts: Optional[float] = 5.0) -> None:
-        self.source = "rail:test"
+    def __init__(self, watts: Optional[float] = 5.0, source: str = "rail:test") -> None:
+        self.source = source
         self._watts = watts
 
     def energy_mj(self, start_s: float, end_s: float) -> Optional[float]:

@@ -74,7 +74,7 @@ def test_it_lies_below_the_bundle_s_and_the_device_s_identity(
 
 def test_only_the_owner_may_read_it(cache: DeviceCache, bundle: Bundle) -> None:
     cache.build()
-    cache.write_profiles(PROFILES, meter="none", measured_at="now")
+    cache.write_profile(DeviceProfile(PROFILES, "none", "now"))
     assert cache.path.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in cache.path.iterdir()} == {0o600}
 
@@ -339,12 +339,12 @@ def test_modes_of_another_plan_lie_beside_these_and_leave_them_alone(
 
 def test_a_profile_of_modes_that_were_built_again_is_not_read(cache: DeviceCache, bundle: Bundle) -> None:
     cache.build()
-    cache.write_profiles(PROFILES, meter="none", measured_at="2024-01-01T00:00:00+00:00")
+    cache.write_profile(DeviceProfile(PROFILES, "none", "2024-01-01T00:00:00+00:00"))
     (cache.path / "modes.bin").write_bytes(b"damaged")
     again = DeviceCache(cache.path.parent.parent, bundle, DEVICE, OrtBackend())
     with pytest.warns(UserWarning, match="building all modes again"):
         again.build()
-    assert again.read_profiles("none") is None
+    assert again.read_profile() is None
 
 
 def test_a_choice_of_modes_outlives_their_building(cache: DeviceCache, bundle: Bundle) -> None:
@@ -355,16 +355,26 @@ def test_a_choice_of_modes_outlives_their_building(cache: DeviceCache, bundle: B
     again = DeviceCache(cache.path.parent.parent, bundle, DEVICE, OrtBackend())
     with pytest.warns(UserWarning, match="building all modes again"):
         again.build()
-    assert again.read_profiles("none") is None
     found = again.read_profile()
     assert found is not None
     assert (found.modes, found.selected) == ({}, chosen)
 
 
 def test_a_profile_is_read_as_it_was_written(cache: DeviceCache) -> None:
-    assert cache.read_profiles("none") is None
-    cache.write_profiles(PROFILES, meter="none", measured_at="2024-01-01T00:00:00+00:00")
-    assert cache.read_profiles("none") == PROFILES
+    assert cache.read_profile() is None
+    written = DeviceProfile(PROFILES, "none", "2024-01-01T00:00:00+00:00")
+    cache.write_profile(written)
+    assert cache.read_profile() == written
+
+
+def test_a_profile_is_changed_from_what_lies_there_then(cache: DeviceCache) -> None:
+    first = cache.update_profile(lambda now: DeviceProfile(PROFILES, "none" if now is None else "lost", "now"))
+    assert (first.meter, cache.read_profile()) == ("none", first)
+    other = DeviceCache(cache.path.parent.parent, cache.bundle, DEVICE, OrtBackend())
+    chosen = Selected(2, ("m2", "m0"), ())
+    other.update_profile(lambda now: dataclasses.replace(now or first, selected=chosen))
+    last = cache.update_profile(lambda now: dataclasses.replace(first, selected=now and now.selected))
+    assert last.selected == chosen
 
 
 def test_a_profile_that_cannot_be_written_says_where_to_put_it(
@@ -375,8 +385,14 @@ def test_a_profile_that_cannot_be_written_says_where_to_put_it(
 
     monkeypatch.setattr("wenet_runtime.files.os.fsync", full)
     with pytest.raises(EngineError, match=r"No space left on device.*choose another --cache-dir"):
-        cache.write_profiles(PROFILES, meter="none", measured_at="now")
+        cache.write_profile(DeviceProfile(PROFILES, "none", "now"))
     assert list(cache.path.iterdir()) == []
+
+
+def usable(cache: DeviceCache) -> Any:
+    """What a start would take of the profile that lies there."""
+    found = cache.read_profile()
+    return None if found is None else found.of("none", list(MEDIANS_MS))
 
 
 def edited(change: Callable[[Dict[str, Any]], Any]) -> Callable[[Path], None]:
@@ -418,19 +434,19 @@ def edited(change: Callable[[Dict[str, Any]], Any]) -> Callable[[Path], None]:
 def test_a_damaged_or_foreign_profile_is_ignored_with_a_warning(
     cache: DeviceCache, damage: Callable[[Path], Any]
 ) -> None:
-    cache.write_profiles(PROFILES, meter="none", measured_at="now")
+    cache.write_profile(DeviceProfile(PROFILES, "none", "now"))
     damage(cache.path / "profile.json")
     with pytest.warns(UserWarning, match="measuring again"):
-        assert cache.read_profiles("none") is None
+        assert usable(cache) is None
 
 
 def test_an_intact_cache_warns_of_nothing(cache: DeviceCache, bundle: Bundle) -> None:
     cache.build()
-    cache.write_profiles({name: Profile(1.0, 1.0, 1.0, 5) for name in MEDIANS_MS}, meter="none", measured_at="now")
+    cache.write_profile(DeviceProfile({name: Profile(1.0, 1.0, 1.0, 5) for name in MEDIANS_MS}, "none", "now"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         cache.build()
-        assert cache.read_profiles("none") is not None
+        assert cache.read_profile() is not None
     assert caught == []
 
 
@@ -455,20 +471,6 @@ def test_serving_from_a_warm_cache_never_imports_onnx(bundle_path: Path, tmp_pat
         for _ in range(2)
     ]
     assert said == [b"True", b"False"]
-
-
-def test_a_profile_made_with_another_meter_is_measured_again(cache: DeviceCache) -> None:
-    cache.write_profiles(PROFILES, meter="sim", measured_at="now")
-    assert cache.read_profiles("none") is None
-    assert cache.read_profiles("sim") == PROFILES
-
-
-def test_a_profile_of_some_modes_serves_whoever_wants_no_others(cache: DeviceCache) -> None:
-    some = {name: PROFILES[name] for name in ("m0", "m1")}
-    cache.write_profiles(some, meter="none", measured_at="now")
-    assert cache.read_profiles("none", ["m0"]) == some
-    with pytest.warns(UserWarning, match="measuring again"):
-        assert cache.read_profiles("none", ["m0", "m2"]) is None
 
 
 def test_what_modes_take_is_known_once_they_are_built(cache: DeviceCache, bundle: Bundle) -> None:

@@ -9,6 +9,9 @@ import pytest
 
 from wenet_runtime import layer_profiler
 from wenet_runtime.bundle import Bundle
+from wenet_runtime.cli.ends import progress, progress_ended
+from wenet_runtime.conditions import Conditions
+from wenet_runtime.layer_check import Checked
 
 
 @pytest.fixture
@@ -131,6 +134,18 @@ def test_the_layer_table_is_measured_once_and_then_checked(profiled: Any, few_ro
     assert "20 random modes: error " in again.stderr
 
 
+def test_clocks_and_temperatures_are_told_where_they_are_known(
+    profiled: Any, few_rows: List[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = iter([Conditions({"cpu0": 1479.0}, {"CPU-therm": 41.5}), *[Conditions({"cpu0": 1020.0})] * 9])
+    original = layer_profiler.profile_layers
+    monkeypatch.setattr(
+        layer_profiler, "profile_layers", lambda *parts, **how: original(*parts, **how, conditions=lambda: next(state))
+    )
+    found = profiled("--layers", "--no-tune")
+    assert "while it was measured: 1479 MHz at the start, 1020 MHz at the end\n" in found.stderr
+
+
 def test_a_table_lies_where_it_is_wanted(profiled: Any, few_rows: List[int], tmp_path: Path) -> None:
     found = profiled("--layers", "--no-tune", "--table", tmp_path / "nano.json")
     assert (found.exit_code, json.loads(found.stdout)["layers"]["table"]) == (0, str(tmp_path / "nano.json"))
@@ -163,8 +178,82 @@ def test_a_table_of_another_device_or_network_cannot_be_checked(
     assert (found.exit_code, found.stdout) == (3, "")
     assert "another network" in found.stderr
     table.write_text("{")
-    assert profiled("--check", "--no-tune", "--table", table).exit_code == 1
-    assert profiled("--layers", "--no-tune", "--table", table).exit_code == 1
+    for words in (["--check"], ["--layers"]):
+        for path in (table, tmp_path / "other.json"):
+            found = profiled(*words, "--no-tune", "--table", path)
+            assert found.exit_code == (1 if path == table else 3)
+            assert "profiling" not in found.stderr  # whole modes were not measured for nothing
+    assert table.read_text() == "{"
+
+
+def test_a_table_of_another_plan_is_not_checked_but_measured_anew(
+    profiled: Any, few_rows: List[int], tmp_path: Path
+) -> None:
+    words = ["--no-tune", "--table", tmp_path / "nano.json"]
+    profiled("--layers", *words)
+    members = json.loads((tmp_path / "nano.json").read_text())
+    assert members["plan_id"] == "rule"
+    (tmp_path / "nano.json").write_text(json.dumps({**members, "plan_id": "tuned"}))
+    found = profiled("--check", *words)
+    assert (found.exit_code, found.stdout) == (1, "")
+    assert "emitted as 'tuned', here they are 'rule'" in found.stderr
+    assert "profiling" not in found.stderr
+    assert json.loads(profiled("--layers", *words).stdout)["layers"]["plan"] == "rule"
+    assert few_rows == [4, 4]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_is_printed_does_not_go_into_the_table_s_file(named: bool, profiled: Any, tmp_path: Path) -> None:
+    if named:
+        path = tmp_path / "nano.json"
+        words = ["--table", path]
+    else:
+        profiled("--no-tune")
+        path, words = next(tmp_path.glob("cache/*/*/profile.json")).with_name("layers.json"), []
+    (tmp_path / "link").symlink_to(path.parent)
+    for out in (path, tmp_path / "link" / path.name):
+        found = profiled("--layers", "--no-tune", "--out", out, *words)
+        assert (found.exit_code, found.stdout) == (2, "")
+        assert "where the layer table lies: name another file" in found.stderr
+        assert "profiling" not in found.stderr
+    assert not path.exists()
+
+
+def test_what_was_measured_is_printed_also_when_its_file_cannot_be_written(
+    profiled: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*parts: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("wenet_runtime.cli.profile.write_atomic", full)
+    found = profiled("--engine", "sim", "--out", tmp_path / "device.json")
+    assert found.exit_code == 2
+    assert json.loads(found.stdout)["modes"]
+    assert "No space left on device" in found.stderr
+
+
+@pytest.mark.parametrize("moved", [1.0, 3.0])
+def test_a_check_says_whether_the_device_is_as_fast_as_it_was(
+    moved: float, profiled: Any, few_rows: List[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "nano.json"
+    profiled("--layers", "--no-tune", "--table", table)
+    full_ms = json.loads(table.read_text())["full_ms"]
+    checked = [Checked({"a": 1}, full_ms, full_ms, full_ms * moved)] * 3
+    monkeypatch.setattr("wenet_runtime.layer_check.check_layers", lambda *parts, **how: checked)
+    found = profiled("--check", "--no-tune", "--table", table)
+    assert json.loads(found.stdout)["check"]["full_ms"] == pytest.approx(full_ms * moved)
+    assert f"ms in the table ({moved - 1:+.1%})" in found.stderr
+    assert ("warning: times here are not those of the table" in found.stderr) == (moved > 1)
+
+
+def test_progress_that_ends_early_leaves_the_line(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    progress("rows", 40, 160)
+    progress_ended(40, 160)
+    progress("rows", 160, 160)
+    progress_ended(160, 160)
+    assert capsys.readouterr().err.count("\n") == 2
 
 
 def test_an_interrupted_table_goes_on_where_it_ended(

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, List
 
 import numpy as np
 import pytest
@@ -15,7 +15,8 @@ from wenet_runtime.device import this_device
 from wenet_runtime.engines.ort import OrtBackend
 from wenet_runtime.errors import BundleError, EngineError
 from wenet_runtime.layer_profiler import LEAST_ROWS, profile_layers
-from wenet_runtime.layer_table import LayerTable, read_table
+from wenet_runtime.layer_table import LayerTable, read_table, write_table
+from wenet_runtime.table_bench import DRIFT, TIMING, WAITS
 
 SUPERNET = bottlenecks(32, 48)
 DEVICE = this_device("board", "1", 1)
@@ -117,6 +118,36 @@ def test_a_kill_after_any_row_repeats_nothing(
     assert [row.groups for row in one.rows] == [row.groups for row in other.rows]
 
 
+def test_a_table_that_sufficed_when_it_was_interrupted_ends_there(
+    board: Board, profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wenet_runtime.layer_profiler.LEAST_ROWS", 20)
+    board.noise = 0.0
+    whole = profile(most_rows=150, target=0.2)
+    assert len(whole.rows) == 20
+
+    def kill(done: int, total: int) -> None:
+        if done == len(whole.rows):
+            raise KeyboardInterrupt
+
+    path = {"path": tmp_path / "resumed.json"}
+    with pytest.raises(KeyboardInterrupt):
+        profile(most_rows=150, target=0.2, progress=kill, **path)
+    board.loads.clear()
+    table = profile(most_rows=150, target=0.2, **path)
+    assert (table.finished, table.rows, table.latency) == (True, whole.rows, whole.latency)
+    assert board.loads == []
+
+
+def test_a_table_goes_on_with_its_own_seed(board: Board, profile: Profile, tmp_path: Path) -> None:
+    board.noise = 0.0
+    profile(most_rows=5, seed=3)
+    table = profile(most_rows=12, seed=4)
+    straight = profile(most_rows=12, seed=3, path=tmp_path / "straight.json")
+    assert table.seed == 3
+    assert [row.groups for row in table.rows] == [row.groups for row in straight.rows]
+
+
 def test_a_kill_while_a_row_is_measured_leaves_nothing_open_and_keeps_the_rows(
     board: Board, profile: Profile, tmp_path: Path
 ) -> None:
@@ -139,6 +170,62 @@ def test_energy_is_predicted_where_a_meter_answers(board: Board, profile: Profil
     assert table.energy_mj(groups) == pytest.approx(5.0 * true_ms(SUPERNET, groups), rel=0.05)
 
 
+@pytest.mark.parametrize("before", [None, WattMeter(2.0, "rail:other")])
+def test_a_table_without_this_meter_s_energy_is_measured_anew(before: Any, board: Board, profile: Profile) -> None:
+    first = profile(most_rows=3, target=1e-9, meter=before)
+    board.loads.clear()
+    table = profile(most_rows=3, target=1e-9, meter=WattMeter(5.0))
+    assert configurations_loaded(board) == 3
+    assert (table.energy_source, first.energy_source) == ("rail:test", "none" if before is None else "rail:other")
+    groups = uniform(SUPERNET, 4)
+    assert table.energy_mj(groups) == pytest.approx(5.0 * true_ms(SUPERNET, groups), rel=0.3)
+    board.loads.clear()
+    for meter in (WattMeter(5.0), None):
+        assert profile(most_rows=3, target=1e-9, meter=meter) == table  # it is kept, and its energy with it
+    assert board.loads == []
+
+
+def test_an_unfinished_table_of_another_meter_gives_no_rows(board: Board, profile: Profile) -> None:
+    def kill(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    for meter in (None, WattMeter(2.0, "rail:other")):
+        with pytest.raises(KeyboardInterrupt):
+            profile(most_rows=8, progress=kill, meter=meter)
+    board.loads.clear()
+    table = profile(most_rows=8, meter=WattMeter(5.0))
+    assert (configurations_loaded(board), table.energy_source) == (8, "rail:test")
+    assert all(row.energy_mj == pytest.approx(5.0 * row.latency_ms, rel=0.1) for row in table.rows)
+
+
+def test_energy_that_is_known_is_kept_while_rows_are_added_without_a_meter(board: Board, profile: Profile) -> None:
+    profile(most_rows=4, meter=WattMeter(5.0))
+    table = profile(most_rows=6)
+    assert (table.energy_source, table.energy is None, len(table.rows)) == ("rail:test", False, 6)
+
+
+def test_a_meter_that_still_answers_nothing_is_no_reason_to_measure_again(board: Board, profile: Profile) -> None:
+    table = profile(most_rows=3)
+    board.loads.clear()
+    assert profile(most_rows=3, meter=WattMeter(None)) == table
+    assert configurations_loaded(board) == 0
+
+
+@pytest.mark.parametrize("change", [{"plan_id": "rule"}, {"timing": "cold"}])
+def test_a_table_of_another_plan_or_way_of_timing_is_measured_anew(
+    change: Any, board: Board, profile: Profile, tmp_path: Path
+) -> None:
+    first = profile(most_rows=3)
+    assert (first.plan_id, first.timing) == ("tuned", TIMING)
+    write_table(tmp_path / "layers.json", dataclasses.replace(first, **change))
+    board.loads.clear()
+    table = profile(most_rows=3)
+    assert (configurations_loaded(board), table.plan_id, table.timing) == (3, "tuned", TIMING)
+    assert profile(most_rows=3, plan_id="rule").plan_id == "rule"
+    assert configurations_loaded(board) == 6
+
+
 def test_a_meter_that_knows_nothing_gives_no_energy(board: Board, profile: Profile) -> None:
     table = profile(most_rows=3, meter=WattMeter(None))
     assert (table.energy, table.energy_error, table.energy_source) == (None, None, "none")
@@ -156,6 +243,41 @@ def test_a_machine_that_stays_slower_is_said_to_and_its_ratios_still_count(board
     assert "row 10" in table.warning
     assert table.drift == pytest.approx(0.5, abs=0.05)
     assert table.error.median < 0.05
+
+
+def test_a_drift_that_came_back_is_waited_for_briefly_and_told(board: Board, profile: Profile) -> None:
+    pauses = []
+
+    def slow_down(done: int, total: int) -> None:
+        board.slowdown = 0.5 if done == 10 else 1.0  # as fast as that after one row only
+
+    def wait(seconds: float) -> None:
+        pauses.append(seconds)
+        board.slowdown = 1.0 if len(pauses) == 2 else board.slowdown
+
+    table = profile(most_rows=12, progress=slow_down, pause=wait, target=1e-9)
+    assert (len(pauses), table.warning) == (2, None)  # faster is drift, too
+
+
+def test_a_table_whose_rows_drifted_says_so_at_the_end(board: Board, profile: Profile, monkeypatch: Any) -> None:
+    monkeypatch.setattr("wenet_runtime.layer_profiler.TableBench.settled", lambda *given: True)  # between two rows
+
+    def slow_down(done: int, total: int) -> None:
+        board.slowdown = 1.5 if done == 10 else 1.0
+
+    table = profile(most_rows=12, progress=slow_down, target=1e-9)
+    assert table.drift > DRIFT
+    assert table.warning is not None
+    assert "moved by" in table.warning
+
+
+def test_disturbances_of_single_runs_are_no_drift(board: Board, profile: Profile) -> None:
+    board.noise = 0.6  # medians scatter by more than the drift that is waited for, quiet times less
+    pauses: List[float] = []
+    table = profile(most_rows=15, rounds=15, pause=pauses.append, target=1e-9)
+    assert len(pauses) <= WAITS
+    medians = [row.full_ms for row in table.rows]
+    assert max(medians) / min(medians) - 1 > table.drift
 
 
 def test_a_space_of_few_configurations_is_measured_whole(board: Board, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any, Callable, Dict
 
@@ -15,6 +16,7 @@ from wenet_runtime.device import this_device
 from wenet_runtime.errors import BundleError, EngineError
 from wenet_runtime.layer_table import LayerTable, check_table, read_table, supernet_id, write_table
 from wenet_runtime.materialize import Supernet
+from wenet_runtime.table_bench import TIMING
 from wenet_runtime.table_rows import Row, TableError
 
 SUPERNET = bottlenecks(32)
@@ -42,7 +44,9 @@ def table_of(supernet: Supernet = SUPERNET, **changes: Any) -> LayerTable:
         error=TableError(0.01, 0.02, 0.015, 1),
         energy_error=None,
         drift=0.01,
-        rows=(Row(uniform(supernet, 4), 0.6, 6.0, 10.0, 15, 30.0, 50.0),),
+        rows=(Row(uniform(supernet, 4), 0.6, 6.0, 10.0, 9.8, 15, 30.0, 50.0),),
+        timing=TIMING,
+        plan_id="tuned",
         seed=0,
         finished=True,
     )
@@ -118,6 +122,42 @@ def test_a_table_of_another_network_says_what_differs() -> None:
         check_table(table_of(), larger)
 
 
+def test_layers_and_group_counts_are_compared_whatever_the_identity_says() -> None:
+    table = table_of()
+    for change, said in (
+        ({"0.a": {1: 0.0, 2: -1.0}, "0.b": table.latency.terms["0.b"]}, r"layer '0.a' has groups .* and not \(1, 2\)"),
+        ({"0.b": table.latency.terms["0.b"]}, "the table lacks layer '0.a'"),
+    ):
+        cut = dataclasses.replace(table, latency=dataclasses.replace(table.latency, terms=change))
+        with pytest.raises(BundleError, match=said):
+            check_table(cut, SUPERNET)
+
+
+def test_a_table_of_another_plan_is_refused_where_the_plan_counts() -> None:
+    check_table(table_of(), SUPERNET, DEVICE, "tuned")
+    check_table(table_of(plan_id="rule"), SUPERNET, DEVICE)
+    with pytest.raises(EngineError, match="emitted as 'tuned', here they are 'rule': set --tune or --no-tune"):
+        check_table(table_of(), SUPERNET, DEVICE, "rule")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(str(tmp_path / "pipe"))
+    with pytest.raises(EngineError, match="pipe is no regular file"):
+        read_table(tmp_path / "pipe")
+    with pytest.raises(EngineError, match="no regular file"):
+        read_table(Path("/dev/zero"))
+    with pytest.raises(EngineError, match="cannot read"):
+        read_table(tmp_path)
+
+
+def test_energy_terms_of_other_groups_are_refused(tmp_path: Path) -> None:
+    table = table_of()
+    terms = {name: {1: 0.0} for name in table.latency.terms}
+    write_table(tmp_path / "layers.json", table_of(energy=AdditiveCost(1.0, terms)))
+    with pytest.raises(EngineError, match="different layers or groups"):
+        read_table(tmp_path / "layers.json")
+
+
 def test_a_table_of_another_device_says_what_differs() -> None:
     other = dataclasses.replace(DEVICE, threads=4, engine_version="2")
     with pytest.raises(EngineError, match=r"engine_version is 2 and not 1, threads is 4 and not 1"):
@@ -148,6 +188,11 @@ def damaged(change: Callable[[Dict[str, Any]], Any]) -> Callable[[bytes], bytes]
         (lambda data: b"[]", "no wenet-layer-table file"),
         (damaged(lambda table: table.update(format="wenet-frontier")), "no wenet-layer-table file"),
         (damaged(lambda table: table.update(format_version=9)), "format version 9"),
+        (damaged(lambda table: table.update(format_version=1)), "format version 1"),
+        (damaged(lambda table: table["rows"][0].update(ratio=10**400)), "layers.json"),
+        (damaged(lambda table: table["latency"].update(full=10**400)), "layers.json"),
+        (lambda data: data.replace(b'"drift": 0.01', b'"drift": Infinity'), "Infinity"),
+        (damaged(lambda table: table["rows"][0].update(full_quiet_ms=0)), "row 0 holds a time"),
         (damaged(lambda table: table.pop("rows")), "'rows'"),
         (damaged(lambda table: table.update(rows=[])), "no row"),
         (damaged(lambda table: table["rows"][0].update(ratio="fast")), "'rows.0.ratio'"),

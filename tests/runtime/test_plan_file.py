@@ -68,6 +68,8 @@ def damaged(change: Callable[[Dict[str, Any]], None]) -> Callable[[bytes], bytes
         damaged(lambda members: members.update(version=2)),
         damaged(lambda members: members.update(peak=-1)),
         damaged(lambda members: members.update(peak="fast")),
+        damaged(lambda members: members.update(peak=10**400)),
+        damaged(lambda members: members.update(peak=float("inf"))),
         damaged(lambda members: members.update(times_ms=[])),
         damaged(lambda members: members["times_ms"].update({"../../etc": {}})),
         damaged(lambda members: members["times_ms"].update({"0" * 16: {"1": float("nan")}})),

@@ -75,6 +75,9 @@ DAMAGES: List[Callable[[Dict[str, Any]], Any]] = [
     lambda members: members["selected"].update(left={"../m1": "why"}),
     lambda members: members["selected"].pop("left"),
     lambda members: members["selected"].update(wanted="two"),
+    lambda members: members["selected"].update(wanted=float("inf")),
+    lambda members: members["modes"]["m1"].update(p99_ms=10**400),
+    lambda members: members["modes"]["m1"].update(energy_mj=10**400),
     lambda members: members.update(more="x" * (17 << 20)),
 ]
 

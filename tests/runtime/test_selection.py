@@ -99,6 +99,24 @@ def test_too_many_lose_the_ones_that_are_missed_least_but_neither_end() -> None:
     assert select(modes, 99)[0] == ["full", "a", "b", "c", "d"]
 
 
+def test_the_reason_names_a_mode_that_is_offered_where_one_qualifies() -> None:
+    # m1 loses most to b and less to c; both are more accurate, but of the two only c is offered.
+    modes = [mode("full", 0.95, 20), mode("c", 0.94, 8), mode("b", 0.901, 7.6), mode("m1", 0.9, 8.2)]
+    modes.append(mode("d", 0.7, 4))
+    kept, left = select(modes, 3)
+    assert kept == ["full", "c", "d"]
+    why = {one.id: one.why for one in left}
+    assert why["m1"].startswith("not measurably faster than c, which is more accurate (0.9400 against 0.9000): it")
+
+
+def test_a_reason_that_names_a_mode_that_is_not_offered_says_so() -> None:
+    modes = [mode("full", 0.95, 20), mode("b", 0.94, 10), mode("m1", 0.93, 10.1), mode("d", 0.7, 4)]
+    kept, left = select(modes, 2)
+    assert kept == ["full", "d"]
+    why = {one.id: one.why for one in left}
+    assert "than b, which is more accurate (0.9400 against 0.9300) and which is not offered either: it" in why["m1"]
+
+
 def test_energy_is_a_third_coordinate_where_all_have_one() -> None:
     # Without energy, b adds next to nothing; by energy it stands alone.
     modes = [

@@ -8,6 +8,7 @@ import pytest
 
 from tests.runtime.fakes import Client, check_problem
 from wenet_runtime.errors import SettingsError, UnknownMode
+from wenet_runtime.service.costs import PRIMED, Costs
 from wenet_runtime.service.daemon import open_daemon
 from wenet_runtime.service.opening import open_cache, open_device
 from wenet_runtime.settings import Settings
@@ -124,6 +125,15 @@ def test_the_daemon_keeps_to_its_memory_with_what_was_chosen(bundle_path: Path, 
     assert list(device.profiles) == ["m0"]
 
 
+def test_the_fastest_mode_is_served_also_where_the_limit_holds_it_only_once(
+    bundle_path: Path, tmp_path: Path, measured: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TWO_ARE_WORTH_IT, "m1", 1.0)
+    daemon = open_daemon(settings(bundle_path, tmp_path, memory_mb=0.05))
+    assert Client(daemon.app).infer().headers["wenet-mode"] == "m1"
+    daemon.runtime.close()
+
+
 def test_modes_that_memory_keeps_apart_are_not_compared(bundle_path: Path, tmp_path: Path, measured: Any) -> None:
     with pytest.raises(SettingsError, match=r"--select compares all modes side by side, which takes .* leave it out"):
         profiled(settings(bundle_path, tmp_path, memory_mb=0.08), select=2)
@@ -134,8 +144,68 @@ def test_whole_batches_are_measured_by_their_rows(bundle_path: Path, tmp_path: P
     given = settings(bundle_path, tmp_path)
     device = profiled(given, batch_sizes=[1, 4, 8])
     assert device.profiles["m0"].batch_ms == {1: 2.0, 4: 8.0, 8: 16.0}
-    assert open_cache(given).read_profiles("none") == device.measured.modes
+    assert open_cache(given).read_profile() == device.measured
     assert profiled(given).profiles["m0"].batch_ms is None
+
+
+def test_modes_are_profiled_as_a_layer_table_s_rows_are(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    primed = []
+
+    def sample(engines: Mapping[str, Any], inputs: Any, *, rounds: int, **how: Any) -> Dict[str, Any]:
+        primed.append(how.get("primed"))
+        return {name: np.full(rounds, 1.0) for name in engines}
+
+    monkeypatch.setattr("wenet_runtime.service.costs.sample", sample)
+    profiled(settings(bundle_path, tmp_path))
+    assert primed == [PRIMED]
+
+
+@pytest.mark.parametrize("started", ["daemon", "profile"])
+def test_a_choice_made_while_something_else_measures_is_not_undone(
+    started: str, bundle_path: Path, tmp_path: Path, measured: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = settings(bundle_path, tmp_path)
+    original, chosen = Costs._measured, []
+
+    def overtaken(self: Costs, *parts: Any) -> Any:
+        found = original(self, *parts)
+        if not chosen:
+            chosen.append("now")
+            profiled(given, select=2)
+        return found
+
+    monkeypatch.setattr(Costs, "_measured", overtaken)
+    device = open_device(given, profile_again=started == "profile")
+    device.close()
+    found = open_cache(given).read_profile()
+    assert found is not None
+    assert found.selected is not None
+    assert found.selected.modes == ("m2", "m0")
+    assert list(device.profiles) == (["m2", "m1", "m0"] if started == "daemon" else ["m2", "m0"])
+
+
+def test_what_is_chosen_while_a_start_measures_fewer_modes_is_known_afterwards(
+    bundle_path: Path, tmp_path: Path, measured: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = settings(bundle_path, tmp_path)
+    profiled(settings(bundle_path, tmp_path, meter="sim"), select=2)
+    original, chosen = Costs._measured, []
+
+    def overtaken(self: Costs, *parts: Any) -> Any:
+        found = original(self, *parts)
+        if not chosen:
+            chosen.append("now")
+            profiled(given, select=0)
+        return found
+
+    monkeypatch.setattr(Costs, "_measured", overtaken)
+    open_device(given).close()
+    measured.clear()
+    later = open_device(given)
+    later.close()
+    assert (list(later.profiles), measured) == (["m2", "m1", "m0"], [])
 
 
 @pytest.mark.parametrize("engine", ["ort", "sim"])
@@ -173,4 +243,4 @@ def test_a_profile_that_is_interrupted_leaves_the_one_before(
         profiled(given, batch_sizes=[4], select=0)
     cache = open_cache(given)
     assert cache.read_profile() == before
-    assert sorted(path.name for path in cache.path.iterdir()) == ["profile.json"]
+    assert sorted(path.name for path in cache.path.iterdir()) == ["lock", "profile.json"]

@@ -18,6 +18,7 @@ from wenet_runtime.errors import (
 )
 from wenet_runtime.memory import MB
 from wenet_runtime.mode_store import ModeStore
+from wenet_runtime.profile_file import DeviceProfile
 from wenet_runtime.service.daemon import (
     allowed_hosts,
     check_bind,
@@ -148,7 +149,7 @@ def test_hosts_are_checked_on_loopback_addresses_only() -> None:
 def with_known_costs(given: Settings) -> Settings:
     """The same settings on a device that measured the modes before: m0 is the fastest, whatever else runs here."""
     costs = {mode_id: profile(p50_ms) for mode_id, p50_ms in MEDIANS_MS.items()}
-    open_cache(given).write_profiles(costs, meter="none", measured_at="2024-01-01T00:00:00+00:00")
+    open_cache(given).write_profile(DeviceProfile(costs, "none", "2024-01-01T00:00:00+00:00"))
     return given
 
 

@@ -4,9 +4,9 @@ from typing import List
 
 import pytest
 
-from tests.runtime.boards import Board, WattMeter, true_ms
+from tests.runtime.boards import Board, BoardEngine, WattMeter, true_ms
 from tests.supernets import bottlenecks, uniform
-from wenet_runtime.table_bench import DRIFT, ROUNDS, WAITS, TableBench
+from wenet_runtime.table_bench import DRIFT, ROUNDS, TIMING, WAITS, TableBench
 
 SUPERNET = bottlenecks(32, 32)
 EIGHT = uniform(SUPERNET, 8)
@@ -79,7 +79,7 @@ def test_energy_is_that_of_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_hot_machine_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     board = Board(SUPERNET).install(monkeypatch)
     one = bench(board)
-    first_ms = one.row(EIGHT, 0).full_ms
+    first_ms = one.row(EIGHT, 0).full_quiet_ms
     pauses: List[float] = []
 
     def cool(seconds: float) -> None:
@@ -97,8 +97,20 @@ def test_a_hot_machine_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_machine_that_stays_slow_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     board = Board(SUPERNET).install(monkeypatch)
     one = bench(board)
-    first_ms = one.row(EIGHT, 0).full_ms
-    board.slowdown = 2.0
+    first_ms = one.row(EIGHT, 0).full_quiet_ms
     pauses: List[float] = []
-    assert not one.settled(first_ms, pauses.append)
-    assert len(pauses) == WAITS
+    for slowdown in (2.0, 0.5):
+        board.slowdown = slowdown
+        assert not one.settled(first_ms, pauses.append)
+    assert len(pauses) == WAITS  # in all
+
+
+def test_every_run_that_counts_follows_one_of_the_same_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: List[float] = []
+    monkeypatch.setattr(BoardEngine, "infer", lambda self, inputs: ran.append(self._took_ms) or self._board.spend(1.0))
+    board = Board(SUPERNET).install(monkeypatch)
+    bench(board).row(EIGHT, 0)
+    counted = ran[4:]  # after warming up
+    assert counted[::2] == counted[1::2]
+    assert len(counted) == 4 * ROUNDS
+    assert TIMING == "primed 1"

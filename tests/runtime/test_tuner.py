@@ -97,6 +97,26 @@ def test_int8_modes_take_the_quickest_of_whole_networks(measured: List[int], tmp
     assert measured == [3]
 
 
+@pytest.mark.parametrize("flags", [set(), {"avx512_vnni"}])
+def test_int8_modes_are_timed_in_the_range_they_are_served_in(
+    flags: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest: List[int] = []
+
+    def quickest_ms(backend: Any, graphs: Sequence[Graph], **how: Any) -> List[float]:
+        weights = [value for graph in graphs for value in graph.numbers.values() if value.dtype == np.int8]
+        largest.append(max(int(abs(one.astype(int)).max()) for one in weights))
+        return [1.0] * len(graphs)
+
+    monkeypatch.setattr(tuner_module, "quickest_ms", quickest_ms)
+    monkeypatch.setattr(tuner_module, "processor_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(tuner_module.platform, "machine", lambda: "x86_64")
+    supernet = make_supernet()
+    mode = mode_of(supernet, 16, "int8")
+    Tuner(tmp_path, DEVICE, OrtBackend()).emitted(supernet, mode, with_ranges(supernet, mode.groups))
+    assert (largest[0] > 64) == bool(flags)
+
+
 @pytest.mark.parametrize("tune", [True, False])
 def test_tuned_and_untuned_modes_answer_the_bundles_golden_inputs(tune: bool, tmp_path: Path) -> None:
     write_test_bundle(tmp_path / "bundle")

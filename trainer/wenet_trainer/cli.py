@@ -58,7 +58,7 @@ def train(flags: Mapping[str, Any], config: Path | None, out: Out = RUN) -> None
 def explore(
     out: Out = RUN,
     method: Annotated[str, typer.Option(help="Search: table, paper (Algorithm 2) or evolve (NSGA-II).")] = "table",
-    granularity: Annotated[str, typer.Option(help="What one knob moves: layer or block.")] = "block",
+    granularity: Annotated[str, typer.Option(help="What one knob moves: layer, block, or auto.")] = "auto",
     evaluations: Annotated[int, typer.Option(help="Most configurations whose accuracy is evaluated.")] = 250,
     modes: Annotated[int, typer.Option(help="Most modes to keep.")] = 8,
     max_ms: Annotated[float | None, typer.Option(help="Most latency of a mode, ms.", min=0)] = None,

@@ -55,6 +55,12 @@ def progress(what: str, done: int, total: int) -> None:
         say(f"{what} {done}/{total}")
 
 
+def progress_ended(done: int, total: int) -> None:
+    """Go on to a new line where progress that was shown in place ended before its end."""
+    if done < total and sys.stderr.isatty():
+        say("")
+
+
 def checked_settings(flags: Dict[str, Any], config: Optional[Path]) -> Any:
     """Load the settings and make sure there is a bundle to look at."""
     from wenet_runtime.settings import load_settings

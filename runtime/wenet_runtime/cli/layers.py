@@ -5,7 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Optional
 
-from wenet_runtime.cli.ends import progress, say
+import numpy as np
+
+from wenet_runtime.cli.ends import progress, progress_ended, say
+from wenet_runtime.errors import SettingsError
 
 if TYPE_CHECKING:  # onnx loads only when something is measured
     from wenet_runtime.layer_table import LayerTable
@@ -16,25 +19,33 @@ CHECKED = 20  # random whole modes
 TELL_EVERY = 20
 
 
-def check_asked(settings: "Settings", table: Optional[str], *, measure: bool) -> None:
+def check_asked(settings: "Settings", table: Optional[str], out: Optional[str], *, measure: bool) -> None:
     """Refuse what cannot be measured, and a table that cannot be used here, before anything is measured.
 
     Args:
         settings: engine, threads and bundle.
         table: the file; the one in the cache if None.
+        out: the file of what is printed.
         measure: whether the table is to be measured, or must be there.
 
     Raises:
-        SettingsError: the engine or the threads.
-        EngineError, BundleError: the table is missing, damaged, unfinished, another network's or another device's.
+        SettingsError: the engine or the threads, or `out` is the table's file.
+        EngineError, BundleError: the table is missing, damaged, unfinished, another network's, device's or plan's;
+            where it is to be measured, what lies there may not be gone on with or replaced.
     """
+    from wenet_runtime.layer_profiler import kept_table
     from wenet_runtime.layer_table import check_table, read_table
     from wenet_runtime.service.layer_bench import open_layer_bench
 
     bench = open_layer_bench(settings)
     try:
-        if not measure:
-            check_table(read_table(_path(bench, table)), bench.supernet, bench.device)
+        path = _path(bench, table)
+        if out is not None and Path(out).resolve() == path.resolve():
+            raise SettingsError(f"--out is '{out}', where the layer table lies: name another file")
+        if measure:
+            kept_table(path, bench.supernet, bench.device)
+        else:
+            check_table(read_table(path), bench.supernet, bench.device, bench.plan_id)
     finally:
         bench.close()
 
@@ -51,19 +62,29 @@ def layer_table(settings: "Settings", table: Optional[str], *, measure: bool, ch
 
     bench = open_layer_bench(settings)
     path = _path(bench, table)
+    shown = [0, 0]
+
+    def measuring(done: int, total: int) -> None:
+        shown[:] = done, total
+        _measuring(done, total)
+
     try:
         before = read_table(path).measured_at if path.exists() else None
         if measure:
-            found = profile_layers(
-                bench.supernet,
-                bench.backend,
-                emitted=bench.emitted,
-                device=bench.device,
-                path=path,
-                model=bench.model,
-                meter=bench.meter,
-                progress=_measuring,
-            )
+            try:
+                found = profile_layers(
+                    bench.supernet,
+                    bench.backend,
+                    emitted=bench.emitted,
+                    device=bench.device,
+                    path=path,
+                    model=bench.model,
+                    meter=bench.meter,
+                    plan_id=bench.plan_id,
+                    progress=measuring,
+                )
+            finally:
+                progress_ended(*shown)
         else:
             found = read_table(path)
         members = {"layers": _described(found, path)}
@@ -97,6 +118,8 @@ def _described(found: "LayerTable", path: Path) -> Dict[str, Any]:
         "error": asdict(found.error),
         "energy_error": None if found.energy_error is None else asdict(found.energy_error),
         "energy_source": found.energy_source,
+        "timing": found.timing,
+        "plan": found.plan_id,
         "drift": found.drift,
         "warning": found.warning,
     }
@@ -107,15 +130,30 @@ def _tell_table(found: "LayerTable", path: Path, *, old: bool) -> None:
         say(f"this table was finished at {found.measured_at}; to measure it again, remove {path}")
     if found.warning is not None:
         say(f"warning: {found.warning}")
+    state = _state(found)
+    if state:
+        say(f"while it was measured: {state}")
     say(
         f"layer table: {path}, {len(found.rows)} configurations, each predicted from the others with an error of "
         f"{found.error.median:.1%} (median), {found.error.p95:.1%} (95th percentile)"
     )
 
 
+def _state(found: "LayerTable") -> str:
+    """The quickest core's clock and the hottest zone's temperature, where the system tells them."""
+    start, end = found.conditions_at_start, found.conditions_at_end
+    parts = []
+    if start.clock_mhz is not None and end.clock_mhz is not None:
+        parts.append(f"{start.clock_mhz:.0f} MHz at the start, {end.clock_mhz:.0f} MHz at the end")
+    if start.temperature_c is not None and end.temperature_c is not None:
+        parts.append(f"{start.temperature_c:.0f} °C at the start, {end.temperature_c:.0f} °C at the end")
+    return "; ".join(parts)
+
+
 def _checked(bench: "LayerBench", found: "LayerTable") -> Dict[str, Any]:
     """Predict and measure whole modes, telling each."""
     from wenet_runtime.layer_check import check_layers, error_summary
+    from wenet_runtime.table_bench import DRIFT
 
     checked = check_layers(
         found,
@@ -132,7 +170,12 @@ def _checked(bench: "LayerBench", found: "LayerTable") -> Dict[str, Any]:
         rows.append({"groups": dict(one.groups), "predicted_ms": one.predicted_ms, "measured_ms": one.measured_ms})
     if not checked:
         say("nothing to check: the table has seen every configuration of this network")
-        return {"modes": rows, "error": None}
+        return {"modes": rows, "error": None, "full_ms": None}
     error = error_summary(checked)
     say(f"{len(checked)} random modes: error {error.median:.1%} (median), {error.p95:.1%} (95th percentile)")
-    return {"modes": rows, "error": asdict(error)}
+    full_ms = float(np.median([one.full_ms for one in checked]))
+    moved = full_ms / found.full_ms - 1
+    say(f"the full network takes {full_ms:.4g} ms now, {found.full_ms:.4g} ms in the table ({moved:+.1%})")
+    if abs(moved) > DRIFT:
+        say("warning: times here are not those of the table any more; its shares of the full network's may still be")
+    return {"modes": rows, "error": asdict(error), "full_ms": full_ms}

@@ -60,7 +60,7 @@ def profile(
         if layers or check:
             from wenet_runtime.cli.layers import check_asked, layer_table
 
-            check_asked(settings, table, measure=layers)
+            check_asked(settings, table, out, measure=layers)
         from wenet_runtime.service.opening import open_device
 
         device = open_device(settings, progress, profile_again=True, batch_sizes=sizes, select=select)
@@ -71,9 +71,9 @@ def profile(
         if layers or check:
             members.update(layer_table(settings, table, measure=layers, check=check))
         data = json.dumps(members, indent=1)
+        print(data, flush=True)  # first, so that what took minutes is not lost with a full disk
         if out is not None:
             _write(Path(out), data)
-        print(data)
 
     guarded(action)
 

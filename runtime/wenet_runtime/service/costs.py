@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ Samples = Mapping[str, NDArray[Any]]
 
 TUNING_SHARE = 5  # a fifth of the profile's rounds tells numbers of threads apart that matter
 LEAST_ROUNDS = 10
+PRIMED = 1  # runs before each one that counts
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,9 @@ class Costs:
         modes = self._fitting(selected)
         profiles = None if found is None else found.of(self.meter.source, modes)
         if found is None or profiles is None:
-            found, _ = self._measured(modes, (), selected)
-            self.cache.write_profile(found)
+            measured, _ = self._measured(modes, (), selected)
+            self.cache.update_profile(partial(_joined, measured, found))
+            found = measured
         else:
             chosen = {one: profiles[one].threads for one in modes}
             self.pool.threads.update({one: count for one, count in chosen.items() if count is not None})
@@ -87,7 +90,12 @@ class Costs:
         found, samples = self._measured(modes, batch_sizes, selected)
         if keep:
             found = dataclasses.replace(found, selected=self._selected(found.modes, samples, keep))
-        self.cache.write_profile(found)
+        if keep is None:  # whoever chose while this was measured has chosen
+            found = self.cache.update_profile(
+                lambda now: found if now is None else dataclasses.replace(found, selected=now.selected)
+            )
+        else:
+            self.cache.update_profile(lambda now: found)
         offered = [one for one in modes if found.selected is None or one in found.selected.modes]
         for one in set(self.pool.resident) - set(offered):
             self.pool.evict(one)
@@ -144,7 +152,9 @@ class Costs:
         profiles: Dict[str, Profile] = {}
         samples: Dict[str, NDArray[Any]] = {}
         for engines in in_turns(self.pool, self.settings.memory_mb):
-            taken = sample(engines, inputs, rounds=self.settings.profile_rounds, progress=self._told("profiling"))
+            rounds = self.settings.profile_rounds
+            # As a layer table's rows and an explorer's finals are, so that all three mean the same.
+            taken = sample(engines, inputs, rounds=rounds, primed=PRIMED, progress=self._told("profiling"))
             samples.update(taken)
             profiles.update(summarise(taken, engines, inputs, meter=self.meter))
             if batch_sizes:
@@ -192,3 +202,16 @@ class Costs:
 
             found[mode_id] = tuned(with_threads, inputs, cores=os.cpu_count() or 1, rounds=rounds)
         return found
+
+
+def _joined(measured: DeviceProfile, before: Optional[DeviceProfile], now: Optional[DeviceProfile]) -> DeviceProfile:
+    """What to keep: what was measured, with what another process has measured and chosen in the meantime.
+
+    Args:
+        measured: by this process.
+        before, now: what lay in the cache before that was measured, and after.
+    """
+    if now is None or now == before:
+        return measured
+    others = now.modes if now.meter == measured.meter else {}
+    return dataclasses.replace(measured, modes={**others, **measured.modes}, selected=now.selected)

@@ -12,6 +12,7 @@ from wenet_runtime.meters.base import Meter
 from wenet_runtime.profiler import quickest_ms
 from wenet_runtime.service.opening import open_backend, open_meter
 from wenet_runtime.settings import Settings
+from wenet_runtime.tuner import plan_id
 
 if TYPE_CHECKING:  # these import onnx, which loads only when something is measured
     from wenet_runtime.materialize import Supernet
@@ -29,6 +30,7 @@ class LayerBench:
         supernet: the bundle's.
         device: this one, with its engine and threads.
         path: where the table lies if nothing else is said: in the cache.
+        plan_id: how layers are emitted; see `tuner.plan_id`.
     """
 
     model: str
@@ -37,9 +39,9 @@ class LayerBench:
     meter: Meter
     device: Device
     path: Path
+    plan_id: str
     _plan: "Plan"
     _figures: Path
-    _tune: bool
 
     def emitted(self, groups: Mapping[str, int]) -> Mapping[str, int]:
         """With how many groups a configuration's layers are computed here, where not with their own.
@@ -48,7 +50,7 @@ class LayerBench:
         """
         from wenet_runtime.plan_file import write_figures
 
-        if not self._tune:
+        if self.plan_id != plan_id(measured=True):
             return self._plan.by_rule(groups)
         known = self._plan.figures.count
         chosen = self._plan.emitted(groups)
@@ -94,7 +96,7 @@ def open_layer_bench(settings: Settings) -> LayerBench:
         open_meter(settings),
         cache.device,
         cache.path / TABLE,
+        plan_id(settings.tune),
         plan,
         figures,
-        settings.tune,
     )

@@ -26,9 +26,10 @@ class Watts:
 
 @pytest.fixture
 def opened(tiny, tmp_path):
-    def opened(folder=tmp_path, meter=None):
-        image = np.zeros((1, 1, 32, 32), np.float32)
-        return Bench(describe(tiny, (1, 32, 32)), image, folder, meter or NoMeter(), threads=1, seed=0)
+    supernet, image = describe(tiny, (1, 32, 32)), np.zeros((1, 1, 32, 32), np.float32)
+
+    def opened(meter=None, weights=""):
+        return Bench(supernet, image, tmp_path, meter or NoMeter(), threads=1, seed=0, weights=weights)
 
     return opened
 
@@ -66,6 +67,24 @@ def test_what_was_sampled_before_a_kill_is_not_sampled_again(opened, tiny, monke
     for engine in engines.values():
         engine.close()
     bench.close()
+
+
+def test_other_engines_weights_or_meters_are_measured_anew(opened, tiny, monkeypatch):
+    calls = []
+
+    def sample(engines, *_, rounds, **__):
+        calls.append(list(engines))
+        return {name: np.zeros(rounds) for name in engines}
+
+    monkeypatch.setattr(module, "sample", sample)
+    engine = {"1×3 fp32": None}
+    opened().samples(engine, 5, lambda *_: None)
+    opened().samples(engine, 5, lambda *_: None)
+    assert len(calls) == 1
+    opened().samples({"1×2 2×1 fp32": None}, 5, lambda *_: None)  # as many as before, but another network
+    opened(meter=Watts()).samples(engine, 5, lambda *_: None)
+    opened(weights="trained further").samples(engine, 5, lambda *_: None)
+    assert calls[1:] == [["1×2 2×1 fp32"], ["1×3 fp32"], ["1×3 fp32"]]
 
 
 def test_energy_is_asked_of_a_meter_that_answers_and_of_no_other(opened, tiny):

@@ -1,10 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from wenet_trainer.cost import Costs, LayerCost
 from wenet_trainer.errors import ExploreError
 from wenet_trainer.evaluate import wilson
-from wenet_trainer.explore.finalists import Finalist, chosen
+from wenet_trainer.explore.finalists import Finalist, chosen, named
 from wenet_trainer.explore.finals import (
     Measured,
     check_kept,
@@ -60,14 +62,19 @@ def test_limits_are_kept_by_all_but_the_full_network():
     reasons = {one.id: why for one, why in left}
     assert "above --max-ms 6" in reasons["c1"]
     assert "below --min-accuracy 0.8000" in reasons["c3"]
-    check_kept(kept, left)
+    check_kept(kept, left, Limits(max_ms=6.0, min_accuracy=0.8))
 
 
 def test_limits_that_only_the_full_network_is_left_by_are_refused():
     found = [finalist("c0", 1, 0.95), finalist("c1", 2, 0.94)]
     kept, left = keep_here(found, measured(c0=10.0, c1=8.0), Limits(max_ms=1.0), 8)
-    with pytest.raises(ExploreError, match=r"no mode keeps the limits.*8\.\d* ms, above --max-ms 1"):
-        check_kept(kept, left)
+    with pytest.raises(
+        ExploreError, match=r"no mode but the full network keeps the limits; of 1 measured.*8\.\d* ms, above --max-ms 1"
+    ):
+        check_kept(kept, left, Limits(max_ms=1.0))
+    with pytest.raises(ExploreError, match=r"no mode but the full network keeps the limits\. Ask for less"):
+        check_kept(kept[:1], [], Limits(min_accuracy=0.9))  # the search left none within them
+    check_kept(kept[:1], [], Limits())  # no limit: nothing was better than the full network
 
 
 def test_the_full_network_stays_whatever_is_measured_and_a_note_says_so():
@@ -98,6 +105,24 @@ def test_modes_for_several_devices_are_those_that_any_of_them_would_keep():
     assert "its configuration is not kept in fp32" in reasons["c3 int8"]
 
 
+def test_a_predicted_energy_above_the_limit_is_not_kept():
+    frugal, hungry = finalist("c1", 2, 0.94, nano=60.0), finalist("c2", 4, 0.93, nano=30.0)
+    full = finalist("c0", 1, 0.95, nano=100.0)
+    found = [
+        dataclasses.replace(one, predicted_mj={"nano": energy})
+        for one, energy in ((full, 90.0), (frugal, 50.0), (hungry, 80.0))
+    ]
+    kept, left = keep_for_all(found, ["nano"], Limits(max_mj=60.0), 8)
+    assert [one.id for one in kept] == ["c0", "c1"]
+    assert [(one.id, why) for one, why in left] == [("c2", "on nano: it is predicted to take 80 mJ, above --max-mj 60")]
+
+
+def test_names_say_all_that_finalists_differ_in():
+    config = GroupConfig({"a": 1, "b": 1, "c": 8})
+    assert named(config, "int8") == "1×2 8×1 int8"
+    assert len({named(GroupConfig({"a": x, "b": y}), k) for x in (1, 2) for y in (1, 2) for k in ("fp32", "int8")}) == 8
+
+
 def seen(groups, accuracy, latency_ms, energy_mj=None):
     config = GroupConfig({"a": groups[0], "b": groups[1]})
     return Seen(config, accuracy, Cost(latency_ms, energy_mj), "programme")
@@ -111,6 +136,12 @@ def test_finalists_are_the_front_within_the_limits_the_full_network_and_the_sear
     assert {one.groups for one in picked} == {full.groups, good.groups, beaten.groups}
     assert len(chosen(found, full.groups, Limits(), 16)) == 5
     assert {one.groups for one in chosen(found, full.groups, Limits(), 2)} == {full.groups, beaten.groups}
+
+
+def test_energy_that_only_some_tell_decides_nothing():
+    full, slow = seen((1, 1), 0.9, 10, 10), seen((4, 4), 0.8, 11)
+    picked = chosen(Found((full, slow)), full.groups, Limits(), 16)
+    assert [one.groups for one in picked] == [full.groups]
 
 
 def test_a_frugal_configuration_is_a_finalist_though_it_is_slower():

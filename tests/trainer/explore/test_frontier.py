@@ -8,7 +8,7 @@ from tests.trainer.few_digits import FEW
 from wenet_runtime.additive import AdditiveCost
 from wenet_trainer.checkpoint import Checkpoint
 from wenet_trainer.errors import ExploreError
-from wenet_trainer.explore import finalists, frontier
+from wenet_trainer.explore import bench, finalists, frontier
 from wenet_trainer.explore.bench import Bench
 from wenet_trainer.explore.exploring import Exploring
 from wenet_trainer.explore.frontier import find_frontier
@@ -46,9 +46,8 @@ def device(monkeypatch, tiny):
     }
     latency = AdditiveCost(30.0, terms)
 
-    def samples(_, engines, rounds, progress):
-        progress(rounds, rounds)
-        noise = 1 + 1e-4 * np.random.default_rng(0).random((len(engines), rounds))
+    def sample(engines, inputs, *, rounds, seed, **_):
+        noise = 1 + 1e-4 * np.random.default_rng(seed).random((len(engines), rounds))
         return {
             name: latency.of(engine.config) * row for (name, engine), row in zip(engines.items(), noise, strict=True)
         }
@@ -57,7 +56,7 @@ def device(monkeypatch, tiny):
         frontier, "_routes", lambda *_: [Route("board", lambda config: Cost(latency.of(config)), latency)]
     )
     monkeypatch.setattr(Bench, "open", lambda _, config: Stand(config))
-    monkeypatch.setattr(Bench, "samples", samples)
+    monkeypatch.setattr(bench, "sample", sample)
     monkeypatch.setattr(finalists.precision, "precisions_of", lambda _: ())
     return latency
 
@@ -138,6 +137,11 @@ def test_limits_that_no_mode_keeps_are_refused_and_nothing_is_written(checkpoint
     with pytest.raises(ExploreError, match=r"full network's accuracy, 0\.\d+, is below --min-accuracy 1\.0000"):
         explored(checkpoint, tmp_path, limits=Limits(min_accuracy=1.0))
     assert not (tmp_path / "frontier.json").exists()
+
+
+def test_a_limit_of_energy_that_nothing_tells_about_is_refused(checkpoint, device, tmp_path):
+    with pytest.raises(ExploreError, match="nothing tells the energy of board: give --meter"):
+        explored(checkpoint, tmp_path, limits=Limits(max_mj=5.0))
 
 
 def test_settings_that_cannot_be_meant_are_refused(checkpoint, tmp_path):

@@ -27,6 +27,7 @@ from wenet_trainer.space import GroupConfig
 from wenet_trainer.topology import INPUT
 
 Samples = Mapping[str, NDArray[Any]]  # name → (rounds,) milliseconds, sample k of all from one round
+TIMING = "primed 1"  # how engines are timed; what was timed otherwise before is timed again
 ROUNDS = 40  # interleaved runs behind a measured cost of the search
 CHUNK = 20  # rounds of the final measurement that are kept together
 
@@ -41,6 +42,7 @@ class Bench:
         meter: where watts come from.
         threads: of one inference.
         seed: of everything random.
+        weights: hash of the weights: an int8 network is emitted by its numbers.
 
     Attributes:
         device: this machine, its engine and threads.
@@ -49,7 +51,15 @@ class Bench:
     """
 
     def __init__(
-        self, supernet: Supernet, image: NDArray[np.float32], folder: Path, meter: Meter, *, threads: int, seed: int
+        self,
+        supernet: Supernet,
+        image: NDArray[np.float32],
+        folder: Path,
+        meter: Meter,
+        *,
+        threads: int,
+        seed: int,
+        weights: str = "",
     ) -> None:
         self.supernet = supernet
         self.backend = OrtBackend(None, threads)
@@ -63,11 +73,14 @@ class Bench:
         self._planned = figures.count
         identity = {
             "supernet": supernet_id(supernet),
+            "weights": weights,
+            "timing": TIMING,
+            "meter": meter.source,
             **{name: str(value) for name, value in asdict(self.device).items()},
         }
         self._costs = Records(folder / "costs.jsonl", identity)
         self._finals = Records(folder / "finals.jsonl", identity)
-        self.table_path = folder / f"layers-{self.device.fingerprint}.json"
+        self.table_path = folder / f"layers-{self.device.fingerprint}-{supernet_id(supernet)[:12]}.json"
         self._full: Engine | None = None
         self._full_ms: float | None = None
 
@@ -115,19 +128,30 @@ class Bench:
 
     def open(self, config: GroupConfig) -> Engine:
         """An engine of a configuration in fp32 as it will be served. What a run costs no statistics change."""
-        emitted = self.plan.settled(config)
-        self._keep_plan()
+        key = f"settled {json.dumps(dict(config))}"  # decided once: a second decision may fall otherwise
+        emitted = self._finals.get(key)
+        if emitted is None:
+            emitted = self.plan.settled(config)
+            self._keep_plan()
+            self._finals.put(key, emitted)
         return load_graph(self.backend, lower(self.supernet, config, emitted=emitted), str(dict(config)))
 
     def samples(self, engines: Mapping[str, Engine], rounds: int, progress: Callable[[int, int], None]) -> Samples:
-        """Time engines interleaved; what was measured of these names before a kill is not measured again."""
+        """Time engines interleaved; what was measured of these names before a kill is not measured again.
+
+        Args:
+            engines: by a name that says all that they differ in, and no two of which are alike.
+            rounds: runs of each.
+            progress: told (rounds done, rounds in all).
+        """
         found: dict[str, list[NDArray[Any]]] = {name: [] for name in engines}
         for number, start in enumerate(range(0, rounds, CHUNK)):
             wanted = min(CHUNK, rounds - start)
             key = f"{_digest(engines)} {number} {wanted}"
             kept = self._finals.get(key)
             if kept is None:
-                taken = sample(engines, self._inputs, rounds=wanted, warmup=5 if start == 0 else 1, seed=number)
+                warmup = 5 if start == 0 else 1
+                taken = sample(engines, self._inputs, rounds=wanted, warmup=warmup, primed=1, seed=number)
                 kept = {name: values.tolist() for name, values in taken.items()}
                 self._finals.put(key, kept)
             for name, values in kept.items():
@@ -158,7 +182,7 @@ class Bench:
             self._full = self._load(GroupConfig(dict.fromkeys(config, 1)))
         engine = self._load(config)
         try:
-            samples = sample({"full": self._full, "it": engine}, self._inputs, rounds=ROUNDS)
+            samples = sample({"full": self._full, "it": engine}, self._inputs, rounds=ROUNDS, primed=1)
             energy = self._energy_mj(engine, ROUNDS)
         finally:
             engine.close()

@@ -6,6 +6,8 @@ from pathlib import Path
 from wenet_trainer.errors import ExploreError
 from wenet_trainer.explore.problem import Limits
 
+AUTO, ENOUGH_BLOCKS = "auto", 8  # fewer give a search hardly anything to choose from
+
 
 @dataclass(frozen=True)
 class Exploring:
@@ -13,7 +15,7 @@ class Exploring:
 
     Attributes:
         method: the search: "table", "paper", "evolve", or "package.module:function".
-        granularity: "layer" or "block": what one knob moves.
+        granularity: "layer" or "block": what one knob moves; "auto": blocks where there are `ENOUGH_BLOCKS`.
         evaluations: most configurations whose accuracy is evaluated.
         modes: most modes to keep.
         limits: what modes must keep to.
@@ -28,7 +30,7 @@ class Exploring:
     """
 
     method: str = "table"
-    granularity: str = "block"
+    granularity: str = "auto"
     evaluations: int = 250
     modes: int = 8
     limits: Limits = field(default_factory=Limits)

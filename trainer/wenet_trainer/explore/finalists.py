@@ -1,7 +1,8 @@
 """Which of what a search saw is measured whole: its front, in every precision the engine has."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from wenet_runtime.bundle import Accuracy
@@ -10,7 +11,7 @@ from wenet_runtime.errors import BundleError, EngineError
 from wenet_runtime.pareto import front, spread
 from wenet_trainer.evaluate import share_right
 from wenet_trainer.explore import precision
-from wenet_trainer.explore.problem import Found, Limits, Seen
+from wenet_trainer.explore.problem import Cost, Found, Limits, Seen
 from wenet_trainer.explore.routes import Route
 from wenet_trainer.explore.subject import Subject
 from wenet_trainer.space import GroupConfig
@@ -23,11 +24,11 @@ class Finalist:
     """A configuration in a precision, to be measured whole.
 
     Attributes:
-        id: stands in records and, while it is no mode, in reasons.
+        id: its groups, run by run, and its precision: stands in records and in reasons.
         accuracy: on the final images.
         open: its engine, as it will be served.
         found_by: which part of the search it comes from.
-        predicted_ms: by device, as its table says.
+        predicted_ms, predicted_mj: by device, as its table says; energy where it does.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Finalist:
     open: Callable[[], Engine]
     found_by: str
     predicted_ms: Mapping[str, float]
+    predicted_mj: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_full(self) -> bool:
@@ -69,19 +71,20 @@ def finalists(
         return []
     bench, images = subject.bench, subject.final_images
     entries: list[Finalist] = []
-    for number, ((config, found_by), right) in enumerate(zip(asked_by.items(), rights, strict=True)):
-        predicted = {route.device: route.cost(config).latency_ms for route in routes if route.latency is not None}
+    for (config, found_by), right in zip(asked_by.items(), rights, strict=True):
+        predicted = {route.device: route.cost(config) for route in routes if route.latency is not None}
 
         def entry(
             kind: str,
             accuracy: Accuracy,
             opened: Callable[[], Engine],
-            name: str = f"c{number}",
             config: GroupConfig = config,
             found_by: str = found_by,
-            predicted: Mapping[str, float] = predicted,
+            predicted: Mapping[str, Cost] = predicted,
         ) -> Finalist:
-            return Finalist(f"{name} {kind}", config, kind, accuracy, opened, found_by, predicted)
+            times = {device: cost.latency_ms for device, cost in predicted.items()}
+            energies = {device: cost.energy_mj for device, cost in predicted.items() if cost.energy_mj is not None}
+            return Finalist(named(config, kind), config, kind, accuracy, opened, found_by, times, energies)
 
         entries.append(entry("fp32", share_right(right, images.origins), partial(bench.open, config)))
         for kind in precision.precisions_of(bench.backend) if precisions else ():
@@ -105,10 +108,16 @@ def chosen(found: Found, full: GroupConfig, limits: Limits, most: int) -> list[S
     """
     needed = [one for one in found.seen if one.groups in (full, found.result)]
     within = needed + [one for one in found.seen if one not in needed and keeps(one, limits)]
-    points = [_point(one) for one in within]
+    points = _points(within)
     best = list(dict.fromkeys([*range(len(needed)), *front(points)]))
     kept = spread([points[index] for index in best], most, always=range(len(needed)))
     return [within[best[index]] for index in kept]
+
+
+def named(config: GroupConfig, precision: str) -> str:
+    """A name that no other configuration in any precision has: "1×4 8×2 int8" for groups 1, 1, 1, 1, 8, 8."""
+    runs = [(groups, len(list(run))) for groups, run in itertools.groupby(config.values())]
+    return " ".join([*(f"{groups}×{count}" for groups, count in runs), precision])
 
 
 def keeps(one: Seen, limits: Limits) -> bool:
@@ -121,6 +130,9 @@ def keeps(one: Seen, limits: Limits) -> bool:
     )
 
 
-def _point(one: Seen) -> tuple[float, ...]:
-    energy = () if one.cost.energy_mj is None else (one.cost.energy_mj,)
-    return (one.cost.latency_ms, *energy, one.accuracy)
+def _points(seen: Sequence[Seen]) -> list[tuple[float, ...]]:
+    """Costs to minimise and the accuracy; energy only where all tell theirs."""
+    energies = [one.cost.energy_mj for one in seen if one.cost.energy_mj is not None]
+    if len(energies) < len(seen):
+        return [(one.cost.latency_ms, one.accuracy) for one in seen]
+    return [(one.cost.latency_ms, energy, one.accuracy) for one, energy in zip(seen, energies, strict=True)]

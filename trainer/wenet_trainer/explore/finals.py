@@ -101,11 +101,15 @@ def _keep_for(
             continue
         if not one.is_full and limits.max_ms is not None and time_ms > limits.max_ms:
             left.append((one, f"it is predicted to take {time_ms:.3g} ms, above --max-ms {limits.max_ms:g}"))
+        elif not one.is_full and limits.max_mj is not None and one.predicted_mj.get(device, 0.0) > limits.max_mj:
+            energy_mj = one.predicted_mj[device]
+            left.append((one, f"it is predicted to take {energy_mj:.3g} mJ, above --max-mj {limits.max_mj:g}"))
         elif not one.is_full and one.accuracy.value < limits.min_accuracy:
             left.append((one, _inaccurate(one, limits)))
         else:
             # Many equal samples: a table knows no spread, so only the size of a difference counts.
-            candidates.append(Candidate(one.id, one.accuracy.value, np.full(TOLD, time_ms), None))
+            samples = np.full(TOLD, time_ms)
+            candidates.append(Candidate(one.id, one.accuracy.value, samples, one.predicted_mj.get(device)))
     by_id = {one.id: one for one in finalists}
     kept, others = select(candidates, keep, always=[one.id for one in finalists if one.is_full])
     left += [(by_id[other.id], other.why) for other in others]
@@ -116,17 +120,17 @@ def _keep_for(
     return [one for one in finalists if one.groups in configs], left
 
 
-def check_kept(kept: Sequence[Finalist], left: Sequence[tuple[Finalist, str]]) -> None:
+def check_kept(kept: Sequence[Finalist], left: Sequence[tuple[Finalist, str]], limits: Limits) -> None:
     """Refuse limits that only the full network is left by.
 
     Raises:
-        ExploreError: says why the nearest ones were not kept.
+        ExploreError: says why the nearest one was not kept, where one came so far.
     """
-    broken = [why for _, why in left if "--m" in why]
-    if broken and all(one.is_full for one in kept):
-        raise ExploreError(
-            f"no mode keeps the limits; of {len(broken)} the last: {broken[-1]}. Ask for less, or train longer"
-        )
+    if limits == Limits() or not all(one.is_full for one in kept):
+        return
+    broken = [why for _, why in left if " --m" in why]
+    nearest = f"; of {len(broken)} measured the last: {broken[-1]}" if broken else ""
+    raise ExploreError(f"no mode but the full network keeps the limits{nearest}. Ask for less, or train longer")
 
 
 def ordered(kept: Sequence[Finalist], measured: Mapping[str, Measured]) -> list[Finalist]:

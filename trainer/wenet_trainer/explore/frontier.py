@@ -60,6 +60,7 @@ def find_frontier(
         with closing(subject.bench):
             _check_full(subject, asked.limits)
             routes = _routes(subject, asked, quiet)
+            _check_energy(routes, subject, asked)
             found = [search(_problem(subject, asked, route, seed)) for route in routes]
             entries = finalists(subject, routes, found, asked.limits, precisions=asked.precisions)
             frontier = _concluded(checkpoint, subject, asked, routes, found, entries, seed=seed, quiet=quiet)
@@ -75,6 +76,17 @@ def _check_full(subject: Subject, limits: Limits) -> None:
             f"the full network's accuracy, {value:.4f}, is below --min-accuracy {limits.min_accuracy:.4f}, so no mode "
             "can reach it: ask for less, or train longer"
         )
+
+
+def _check_energy(routes: Sequence[Route], subject: Subject, asked: Exploring) -> None:
+    """A limit that nothing tells about would be kept in name only."""
+    silent = [route.device for route in routes if route.energy is None]
+    if asked.limits.max_mj is None or not silent or (asked.measured and asked.meter != "none"):
+        return
+    raise ExploreError(
+        f"--max-mj is given, but nothing tells the energy of {', '.join(silent)}: give --meter, or tables that were "
+        "measured with one"
+    )
 
 
 def _routes(subject: Subject, asked: Exploring, quiet: bool) -> list[Route]:
@@ -129,7 +141,7 @@ def _concluded(
     else:
         kept, left = finals.keep_here(entries, measured, asked.limits, asked.modes)
     if entries:
-        finals.check_kept(kept, left)
+        finals.check_kept(kept, left, asked.limits)
     modes = finals.modes_of(kept, measured, costs, bench.meter.source)
     names = {one.id: mode.id for one, mode in zip(finals.ordered(kept, measured), modes, strict=True)}
     reference = _reference(subject, modes)
@@ -137,7 +149,7 @@ def _concluded(
     return Frontier(
         weights_sha256=checkpoint.weights_sha256(),
         method=asked.method,
-        granularity=asked.granularity,
+        granularity="block" if any(len(knob) > 1 for knob in subject.space.knobs) else "layer",
         seed=seed,
         device=bench.name,
         tables=tuple(route.device for route in routes if route.latency is not None),

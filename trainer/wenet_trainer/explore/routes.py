@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wenet_runtime.additive import AdditiveCost
+from wenet_runtime.device import Device
 from wenet_runtime.layer_table import LayerTable, check_table, read_table
 from wenet_runtime.materialize import Supernet
 from wenet_trainer.errors import ExploreError
@@ -45,11 +46,17 @@ def by_files(paths: tuple[Path, ...], supernet: Supernet) -> list[Route]:
         WeNetError: one cannot be read, or belongs to another network.
     """
     routes: dict[str, Route] = {}
+    devices: dict[Path, Device] = {}
     for path in paths:
         table = read_table(path)
         check_table(table, supernet, None)
-        name = f"{path.stem}: {table.device.processor}, {table.device.engine} {table.device.engine_version}"
+        device = table.device
+        same = next((other for other, known in devices.items() if known == device), None)
+        if same is not None:
+            raise ExploreError(f"{path} is of the same device as {same}: give one table of each")
+        name = f"{path.stem}: {device.processor}, {device.threads} thread, {device.engine} {device.engine_version}"
         if name in routes:
-            raise ExploreError(f"{path} is of the same device and name as another --table: give each once")
+            raise ExploreError(f"{path} and another table are both called '{path.stem}': rename one of the files")
+        devices[path] = device
         routes[name] = by_table(table, name)
     return list(routes.values())

@@ -19,7 +19,7 @@ from wenet_trainer.data.base import Images, Source, input_shape
 from wenet_trainer.errors import ExploreError
 from wenet_trainer.explore.bench import Bench
 from wenet_trainer.explore.evaluator import Evaluator
-from wenet_trainer.explore.exploring import Exploring
+from wenet_trainer.explore.exploring import AUTO, ENOUGH_BLOCKS, Exploring
 from wenet_trainer.explore.images import apart, calibration
 from wenet_trainer.explore.precision import Variant, open_variant, prepare, right
 from wenet_trainer.parallel import Workers
@@ -116,8 +116,9 @@ def open_subject(
     training, (search, final) = calibration(source), apart(source, asked.search_images)
     supernet = describe(net, input_shape(source))
     seed = recipe.seed if asked.seed is None else asked.seed
+    weights = checkpoint.weights_sha256()
     identity = {
-        "weights": checkpoint.weights_sha256(),
+        "weights": weights,
         "data": f"{recipe.data}, seed {recipe.seed}, size {recipe.image_size}",
         "calibration": str(len(training)),
     }
@@ -139,9 +140,9 @@ def open_subject(
     return Subject(
         net,
         source,
-        SearchSpace.of(net, asked.granularity),
+        _space(net, asked.granularity),
         measure_costs(net, input_shape(source)),
-        Bench(supernet, training[:1].numpy(), folder, meter, threads=asked.threads, seed=seed),
+        Bench(supernet, training[:1].numpy(), folder, meter, threads=asked.threads, seed=seed, weights=weights),
         training,
         evaluator("search", search),
         evaluator("final", final),
@@ -151,6 +152,13 @@ def open_subject(
         device,
         folder,
     )
+
+
+def _space(net: nn.Module, granularity: str) -> SearchSpace:
+    if granularity != AUTO:
+        return SearchSpace.of(net, granularity)
+    blocks = SearchSpace.of(net, "block")
+    return blocks if len(blocks.knobs) >= ENOUGH_BLOCKS else SearchSpace.of(net, "layer")
 
 
 def _advance(bar: tqdm, configurations: float) -> None:
