@@ -78,7 +78,9 @@ def explore(
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of one inference.", min=1)] = 1,
     meter: Annotated[str, typer.Option(help="Source of watts on this machine.")] = "none",
-    seed: Annotated[int | None, typer.Option(help="Of everything random.", show_default="the training's")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of everything random.", min=0, max=2**32 - 1, show_default="the training's")
+    ] = None,
 ) -> None:
     """Find the modes worth keeping: accurate, fast on a device, frugal. Repeat the command to go on after a kill.
 

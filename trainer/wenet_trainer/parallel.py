@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from wenet_trainer.errors import TrainingError
 
+PATIENCE = timedelta(days=1)  # the first process may measure for hours while the others wait; torchrun ends dead runs
 BUCKET = 8_388_608  # numbers exchanged at a time: 32 MiB beside the gradients
 
 
@@ -122,9 +124,9 @@ def workers(device: torch.device) -> Iterator[Workers]:
     try:
         if device.type == "cuda":
             torch.cuda.set_device(device)
-            dist.init_process_group("nccl", device_id=device)
+            dist.init_process_group("nccl", device_id=device, timeout=PATIENCE)
         else:
-            dist.init_process_group("gloo")
+            dist.init_process_group("gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(f"cannot join the other processes ({error}): start them all with torchrun") from None
     yield Workers(dist.get_rank(), dist.get_world_size())

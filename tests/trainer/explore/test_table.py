@@ -92,7 +92,7 @@ def test_limits_that_nothing_keeps_to_are_refused():
         explore(Toy(limits=Limits(min_accuracy=0.99)).problem())
     with pytest.raises(ExploreError, match=r"latency limit 2 ms: the cheapest needs [\d.]+ ms: raise --max-ms"):
         explore(Toy(limits=Limits(max_ms=2.0)).problem())
-    with pytest.raises(ExploreError, match=r"energy limit 3 mj: the cheapest needs [\d.]+ mj: raise --max-mj"):
+    with pytest.raises(ExploreError, match=r"energy limit 3 mJ: the cheapest needs [\d.]+ mJ: raise --max-mj"):
         explore(Toy(with_energy=True, limits=Limits(max_mj=3.0)).problem())
 
 

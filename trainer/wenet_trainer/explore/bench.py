@@ -43,6 +43,7 @@ class Bench:
         threads: of one inference.
         seed: of everything random.
         weights: hash of the weights: an int8 network is emitted by its numbers.
+        keep: whether this process measures, and so keeps files; of many processes one does.
 
     Attributes:
         device: this machine, its engine and threads.
@@ -60,6 +61,7 @@ class Bench:
         threads: int,
         seed: int,
         weights: str = "",
+        keep: bool = True,
     ) -> None:
         self.supernet = supernet
         self.backend = OrtBackend(None, threads)
@@ -78,8 +80,9 @@ class Bench:
             "meter": meter.source,
             **{name: str(value) for name, value in asdict(self.device).items()},
         }
-        self._costs = Records(folder / "costs.jsonl", identity)
-        self._finals = Records(folder / "finals.jsonl", identity)
+        self._costs = Records(folder / "costs.jsonl" if keep else None, identity)
+        self._finals = Records(folder / "finals.jsonl" if keep else None, identity)
+        self._asked: set[str] = set()
         self.table_path = folder / f"layers-{self.device.fingerprint}-{supernet_id(supernet)[:12]}.json"
         self._full: Engine | None = None
         self._full_ms: float | None = None
@@ -92,8 +95,8 @@ class Bench:
 
     @property
     def measurements(self) -> int:
-        """Configurations whose cost was measured for the search, without those behind the table."""
-        return len(self._costs)
+        """Configurations whose measured cost this process was asked for; those behind a table do not count."""
+        return len(self._asked)
 
     def table(self, progress: Callable[[int, int], None]) -> LayerTable:
         """This machine's layer table; what is missing of it is measured now."""
@@ -120,6 +123,7 @@ class Bench:
         It is the median of pairwise ratios to the full network, times the full network's first median.
         """
         key = json.dumps(dict(config))
+        self._asked.add(key)
         known = self._costs.get(key)
         if known is None:
             known = self._measured(config)
@@ -128,13 +132,17 @@ class Bench:
 
     def open(self, config: GroupConfig) -> Engine:
         """An engine of a configuration in fp32 as it will be served. What a run costs no statistics change."""
-        key = f"settled {json.dumps(dict(config))}"  # decided once: a second decision may fall otherwise
-        emitted = self._finals.get(key)
-        if emitted is None:
-            emitted = self.plan.settled(config)
-            self._keep_plan()
-            self._finals.put(key, emitted)
+        emitted = self.decided(f"fp32 {json.dumps(dict(config))}", lambda: self.plan.settled(config))
+        self._keep_plan()
         return load_graph(self.backend, lower(self.supernet, config, emitted=emitted), str(dict(config)))
+
+    def decided(self, name: str, decide: Callable[[], dict[str, int]]) -> dict[str, int]:
+        """How a network is emitted, decided once: a second decision may fall otherwise."""
+        found: dict[str, int] | None = self._finals.get(f"emitted {name}")
+        if found is None:
+            found = decide()
+            self._finals.put(f"emitted {name}", found)
+        return found
 
     def samples(self, engines: Mapping[str, Engine], rounds: int, progress: Callable[[int, int], None]) -> Samples:
         """Time engines interleaved; what was measured of these names before a kill is not measured again.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from wenet_trainer.errors import ExploreError
 from wenet_trainer.explore.problem import Limits
+from wenet_trainer.space import GRANULARITIES
 
 AUTO, ENOUGH_BLOCKS = "auto", 8  # fewer give a search hardly anything to choose from
 
@@ -46,6 +47,9 @@ class Exploring:
     def __post_init__(self) -> None:
         if self.modes < 2:
             raise ExploreError(f"--modes is {self.modes}, but must be at least 2: the full network and a faster one")
+        if self.granularity not in (AUTO, *GRANULARITIES):
+            known = ", ".join((AUTO, *GRANULARITIES))
+            raise ExploreError(f"--granularity is '{self.granularity}': known are {known}")
         if self.evaluations < 1:
             raise ExploreError(f"--evaluations is {self.evaluations}: give at least 1")
         if self.measured and self.tables:

@@ -5,12 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wenet_runtime.bundle import Accuracy
 from wenet_runtime.engines.base import Engine
 from wenet_runtime.errors import BundleError, EngineError
 from wenet_runtime.pareto import front, spread
 from wenet_trainer.evaluate import share_right
 from wenet_trainer.explore import precision
+from wenet_trainer.explore.paired import Difference, compare
 from wenet_trainer.explore.problem import Cost, Found, Limits, Seen
 from wenet_trainer.explore.routes import Route
 from wenet_trainer.explore.subject import Subject
@@ -28,6 +32,7 @@ class Finalist:
         accuracy: on the final images.
         open: its engine, as it will be served.
         found_by: which part of the search it comes from.
+        below_full: the full network's accuracy less its own, image by image.
         predicted_ms, predicted_mj: by device, as its table says; energy where it does.
     """
 
@@ -39,6 +44,7 @@ class Finalist:
     found_by: str
     predicted_ms: Mapping[str, float]
     predicted_mj: Mapping[str, float] = field(default_factory=dict)
+    below_full: Difference | None = None
 
     @property
     def is_full(self) -> bool:
@@ -48,7 +54,7 @@ class Finalist:
 
 def finalists(
     subject: Subject, routes: Sequence[Route], found: Sequence[Found], limits: Limits, *, precisions: bool
-) -> list[Finalist]:
+) -> tuple[list[Finalist], tuple[str, ...]]:
     """The front of every search, the full network first, each in fp32 and in the precisions the engine has.
 
     Their accuracies are evaluated by all processes, other precisions' by the first one alone; the others
@@ -60,6 +66,9 @@ def finalists(
         found: what each device's search saw.
         limits: what modes keep to.
         precisions: whether others than fp32 are tried.
+
+    Returns:
+        Them, and a sentence for each precision that the engine does not compute some of them in.
     """
     full = subject.space.full()
     asked_by: dict[GroupConfig, str] = {full: "uniform"}
@@ -68,15 +77,16 @@ def finalists(
             asked_by.setdefault(seen.groups, seen.found_by)
     rights = subject.final.right(list(asked_by))
     if not subject.workers.first:
-        return []
+        return [], ()
     bench, images = subject.bench, subject.final_images
     entries: list[Finalist] = []
+    failed: dict[str, str] = {}
     for (config, found_by), right in zip(asked_by.items(), rights, strict=True):
         predicted = {route.device: route.cost(config) for route in routes if route.latency is not None}
 
         def entry(
             kind: str,
-            accuracy: Accuracy,
+            bits: NDArray[np.bool_],
             opened: Callable[[], Engine],
             config: GroupConfig = config,
             found_by: str = found_by,
@@ -84,17 +94,18 @@ def finalists(
         ) -> Finalist:
             times = {device: cost.latency_ms for device, cost in predicted.items()}
             energies = {device: cost.energy_mj for device, cost in predicted.items() if cost.energy_mj is not None}
-            return Finalist(named(config, kind), config, kind, accuracy, opened, found_by, times, energies)
+            accuracy, below = share_right(bits, images.origins), compare(rights[0], bits, images.origins)
+            return Finalist(named(config, kind), config, kind, accuracy, opened, found_by, times, energies, below)
 
-        entries.append(entry("fp32", share_right(right, images.origins), partial(bench.open, config)))
+        entries.append(entry("fp32", right, partial(bench.open, config)))
         for kind in precision.precisions_of(bench.backend) if precisions else ():
             try:
                 variant, bits = subject.in_precision(config, kind)
-            except (EngineError, BundleError):
-                continue  # this engine does not compute this network so, so there is nothing to choose
-            opened = partial(precision.open_variant, bench.supernet, variant, bench.backend, bench.plan)
-            entries.append(entry(kind, share_right(bits, images.origins), opened))
-    return entries
+            except (EngineError, BundleError) as error:
+                failed.setdefault(kind, f"{kind} was not tried for every finalist: {error}")
+                continue
+            entries.append(entry(kind, bits, partial(subject.open, variant)))
+    return entries, tuple(failed.values())
 
 
 def chosen(found: Found, full: GroupConfig, limits: Limits, most: int) -> list[Seen]:

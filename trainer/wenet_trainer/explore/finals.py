@@ -117,7 +117,10 @@ def _keep_for(
     for one in finalists:
         if one.precision != "fp32" and one.groups not in configs:
             left.append((one, "its configuration is not kept in fp32"))
-    return [one for one in finalists if one.groups in configs], left
+        elif one.precision != "fp32" and one.accuracy.value < limits.min_accuracy:
+            left.append((one, _inaccurate(one, limits)))
+    gone = {one.id for one, _ in left}
+    return [one for one in finalists if one.groups in configs and one.id not in gone], left
 
 
 def check_kept(kept: Sequence[Finalist], left: Sequence[tuple[Finalist, str]], limits: Limits) -> None:
@@ -126,9 +129,11 @@ def check_kept(kept: Sequence[Finalist], left: Sequence[tuple[Finalist, str]], l
     Raises:
         ExploreError: says why the nearest one was not kept, where one came so far.
     """
-    if limits == Limits() or not all(one.is_full for one in kept):
+    if limits == Limits() or not all(set(one.groups.values()) == {1} for one in kept):
         return
     broken = [why for _, why in left if " --m" in why]
+    if left and not broken:
+        return  # others kept them, but were no better than the full network
     nearest = f"; of {len(broken)} measured the last: {broken[-1]}" if broken else ""
     raise ExploreError(f"no mode but the full network keeps the limits{nearest}. Ask for less, or train longer")
 
@@ -161,7 +166,9 @@ def modes_of(kept: Sequence[Finalist], measured: Mapping[str, Measured], costs: 
             found_by=one.found_by,
             energy_mj=measured[one.id].energy_mj,
             energy_source=source if measured[one.id].energy_mj is not None else "none",
-            predicted_ms=one.predicted_ms,
+            predicted_ms=one.predicted_ms if one.precision == "fp32" else {},  # tables are of fp32
+            below_full=0.0 if one.below_full is None else one.below_full.value,
+            below_full_error=0.0 if one.below_full is None else one.below_full.standard_error,
         )
         for rank, one in enumerate(ordered(kept, measured))
     ]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from wenet_runtime.errors import MeterError
@@ -62,8 +63,10 @@ def find_frontier(
             routes = _routes(subject, asked, quiet)
             _check_energy(routes, subject, asked)
             found = [search(_problem(subject, asked, route, seed)) for route in routes]
-            entries = finalists(subject, routes, found, asked.limits, precisions=asked.precisions)
+            entries, failed = finalists(subject, routes, found, asked.limits, precisions=asked.precisions)
             frontier = _concluded(checkpoint, subject, asked, routes, found, entries, seed=seed, quiet=quiet)
+            told = (note for route in routes for note in route.notes)
+            frontier = replace(frontier, notes=(*told, *failed, *frontier.notes))
         if everyone.first:
             write_frontier(out, frontier)
     return frontier
@@ -104,8 +107,8 @@ def _routes(subject: Subject, asked: Exploring, quiet: bool) -> list[Route]:
     if everyone.first:
         with tqdm(desc="layer table", unit=" networks", disable=quiet) as bar:
             bench.table(lambda done, total: _advance_to(bar, done, total))
-    everyone.from_first(None, subject.device)  # until then the others wait for the file
-    return [by_table(read_table(bench.table_path), bench.name)]
+    told = everyone.from_first([str(bench.table_path), bench.name], subject.device)  # the others wait for it
+    return [by_table(read_table(Path(told[0])), told[1])]
 
 
 def _problem(subject: Subject, asked: Exploring, route: Route, seed: int) -> Problem:
@@ -134,8 +137,10 @@ def _concluded(
 ) -> Frontier:
     """Measure the finalists, keep what is worth it, and write down all that was seen."""
     bench, costs = subject.bench, subject.costs
+    measured: dict[str, finals.Measured] = {}
     with tqdm(desc="latencies", unit=" rounds", disable=quiet or not entries) as bar:
-        measured = finals.measure(bench, entries, asked.rounds, lambda done, total: _advance_to(bar, done, total))
+        if entries:  # else another process measures
+            measured = finals.measure(bench, entries, asked.rounds, lambda done, total: _advance_to(bar, done, total))
     if asked.tables:
         kept, left = finals.keep_for_all(entries, [route.device for route in routes], asked.limits, asked.modes)
     else:

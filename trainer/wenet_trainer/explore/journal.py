@@ -1,7 +1,6 @@
-"""The answers of configurations that were evaluated, on disk: a line is added after each, so a kill costs little."""
+"""The answers of configurations that were evaluated, on disk: lines are added every few, so a kill costs little."""
 
 import base64
-import binascii
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -108,9 +107,11 @@ class Journal:
             groups = members.get("groups")
             try:
                 packed = base64.b64decode(str(members.get("right")), validate=True)
-            except binascii.Error:
+            except ValueError:  # of characters or of their number
                 continue
-            if not isinstance(groups, list) or len(groups) != len(self._layers) or len(packed) != size:
+            if not isinstance(groups, list) or not all(type(one) is int for one in groups):
+                continue
+            if len(groups) != len(self._layers) or len(packed) != size:
                 continue
             bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=self._images).astype(np.bool_)
             self._written[GroupConfig(dict(zip(self._layers, groups, strict=True)))] = bits

@@ -49,6 +49,12 @@ class Ledger:
                 raise ExploreError(
                     f"{len(new)} accuracies were asked for, {len(accuracies)} came: every configuration needs one"
                 )
+            known = {one.cost.energy_mj is None for one in self._seen.values()} | {c.energy_mj is None for c in costs}
+            if len(known) > 1:
+                raise ExploreError(
+                    "the energy of some configurations is known and of others not: the meter stopped answering; "
+                    "explore again, or with --meter none"
+                )
             for config, accuracy, cost in zip(new, accuracies, costs, strict=True):
                 self._seen[config] = Seen(config, accuracy, cost, found_by)
         return [self._seen[config] for config in configs if config in self._seen]

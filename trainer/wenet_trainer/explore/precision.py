@@ -133,7 +133,14 @@ def variant_of(
     return Variant(dict(config), precision, {**statistics, **as_statistics(ranges)})
 
 
-def open_variant(supernet: Supernet, variant: Variant, backend: Backend, plan: Plan | None = None) -> Engine:
+def open_variant(
+    supernet: Supernet,
+    variant: Variant,
+    backend: Backend,
+    plan: Plan | None = None,
+    *,
+    emitted: Mapping[str, int] | None = None,
+) -> Engine:
     """Build and load a variant as it will be served: emitted as is quickest here, made for this processor.
 
     Args:
@@ -141,12 +148,13 @@ def open_variant(supernet: Supernet, variant: Variant, backend: Backend, plan: P
         variant: what to open.
         backend: what runs it.
         plan: chooses the emission in fp32; without one the rule does. Other precisions measure a few emissions.
+        emitted: an emission that was chosen before, see `emission`.
 
     Raises:
         EngineError: the engine does not take it.
         BundleError: int8 without ranges, or numbers that do not fit fp16.
     """
-    emitted = _emitted(supernet, variant, backend, plan)
+    emitted = emission(supernet, variant, backend, plan) if emitted is None else emitted
     graph = variant_graph(supernet, variant, emitted)
     return load_graph(backend, graph, f"{variant.precision} {dict(variant.groups)}", variant.precision)
 
@@ -186,8 +194,8 @@ def right(engine: Engine, images: Images, preprocess: Preprocess, batch: int = B
     return found
 
 
-def _emitted(supernet: Supernet, variant: Variant, backend: Backend, plan: Plan | None) -> Mapping[str, int]:
-    """As the device's tuner will choose it."""
+def emission(supernet: Supernet, variant: Variant, backend: Backend, plan: Plan | None = None) -> Mapping[str, int]:
+    """How many groups layers are computed with, as the device's tuner will choose; arguments as for `open_variant`."""
     if variant.precision == "fp32":
         return Plan(supernet).by_rule(variant.groups) if plan is None else plan.settled(variant.groups)
     ways = [one.emitted for one in candidates(supernet.layers, variant.groups, [variant.precision])]

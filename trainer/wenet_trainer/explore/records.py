@@ -1,5 +1,6 @@
 """Measurements on disk as they are taken, so that what was measured once is not measured again after a kill."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -13,19 +14,25 @@ from wenet_trainer.errors import ExploreError
 class Records:
     """JSON values by key in a file of lines; the first line says what they belong to.
 
-    A line that a kill cut short is dropped. A file of another identity is replaced: its values belong to
-    another network, machine or set of images.
+    A line that a kill cut short is dropped. Values of another identity, of another network, machine or way of
+    timing, lie in another file.
 
     Args:
-        path: the file; its folder is made. None keeps values in memory only.
+        path: the file, to whose name the identity's hash is added; its folder is made. None keeps values in memory.
         identity: what the values belong to.
+
+    Attributes:
+        path: the file; None in memory.
 
     Raises:
         ExploreError: the file cannot be read or written.
     """
 
     def __init__(self, path: Path | None, identity: Mapping[str, str]) -> None:
-        self._path = path
+        if path is not None:
+            own = hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()[:12]
+            path = path.with_name(f"{path.stem}-{own}{path.suffix}")
+        self.path = path
         self._values: dict[str, Any] = {}
         if path is None:
             return
@@ -33,7 +40,7 @@ class Records:
             path.parent.mkdir(parents=True, exist_ok=True)
             lines = [_parsed(line) for line in path.read_bytes().splitlines()] if path.exists() else []
             if lines and lines[0] == {"identity": dict(identity)}:
-                self._values = {line["key"]: line["value"] for line in lines[1:] if line is not None}
+                self._values = {line["key"]: line["value"] for line in lines[1:] if line is not None and "key" in line}
             header = [{"identity": dict(identity)}]
             entries = [{"key": key, "value": value} for key, value in self._values.items()]
             write_atomic(path, b"".join(_line(one) for one in [*header, *entries]))
@@ -54,15 +61,15 @@ class Records:
             ExploreError: it cannot be written.
         """
         self._values[key] = value
-        if self._path is None:
+        if self.path is None:
             return
         try:
-            with self._path.open("ab") as file:
+            with self.path.open("ab") as file:
                 file.write(_line({"key": key, "value": value}))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise _unusable(self._path, error) from None
+            raise _unusable(self.path, error) from None
 
 
 def _line(value: Mapping[str, Any]) -> bytes:

@@ -52,7 +52,9 @@ class FoundMode:
         accuracy: with recalibrated statistics, on images that the search did not choose by.
         latency: measured whole, all modes interleaved.
         energy_mj: of one image, and what measured it; None and "none" where no meter answers.
-        predicted_ms: what the tables that the search went by say, by device.
+        predicted_ms: what the tables that the search went by say, by device; tables are of fp32.
+        below_full, below_full_error: the full network's accuracy less this mode's, image by image, and its
+            standard error, which is much smaller than the intervals' widths suggest.
     """
 
     id: str
@@ -66,6 +68,8 @@ class FoundMode:
     energy_mj: float | None = None
     energy_source: str = "none"
     predicted_ms: Mapping[str, float] = field(default_factory=dict)
+    below_full: float = 0.0
+    below_full_error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,8 @@ class Frontier:
         points: every configuration that was evaluated, in order.
         dropped: finalists that were not kept.
         notes: sentences for a person.
-        modes: from the fastest to the most accurate; only the full network may break the limits.
+        modes: from the fastest to the slowest here; the full network may break the limits, and those that were
+            kept by other devices' tables may do so here.
     """
 
     weights_sha256: str

@@ -20,6 +20,7 @@ class Route:
     Attributes:
         device: its name in `frontier.json`.
         cost: of a configuration there.
+        notes: what a person should know of its table.
         latency, energy: the additive table behind it; None where costs are measured, or energy is unknown.
     """
 
@@ -27,6 +28,7 @@ class Route:
     cost: Callable[[GroupConfig], Cost]
     latency: AdditiveCost | None = None
     energy: AdditiveCost | None = None
+    notes: tuple[str, ...] = ()
 
 
 def by_table(table: LayerTable, device: str) -> Route:
@@ -35,7 +37,8 @@ def by_table(table: LayerTable, device: str) -> Route:
     def cost(config: GroupConfig) -> Cost:
         return Cost(table.latency_ms(config), None if table.energy is None else table.energy_mj(config))
 
-    return Route(device, cost, table.latency, table.energy)
+    notes = () if table.warning is None else (f"the table of {device}: {table.warning}",)
+    return Route(device, cost, table.latency, table.energy, notes)
 
 
 def by_files(paths: tuple[Path, ...], supernet: Supernet) -> list[Route]:

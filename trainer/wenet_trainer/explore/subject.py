@@ -1,6 +1,7 @@
 """The network under exploration and everything it is measured with: images, evaluators, this machine."""
 
 import copy
+import json
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -11,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wenet_runtime.engines.base import Engine
 from wenet_runtime.meters.base import Meter
 from wenet_trainer.checkpoint import Checkpoint
+from wenet_trainer.checks import check_classes
 from wenet_trainer.cost import Costs, measure_costs
 from wenet_trainer.data import open_source
 from wenet_trainer.data.base import Images, Source, input_shape
@@ -20,8 +23,8 @@ from wenet_trainer.errors import ExploreError
 from wenet_trainer.explore.bench import Bench
 from wenet_trainer.explore.evaluator import Evaluator
 from wenet_trainer.explore.exploring import AUTO, ENOUGH_BLOCKS, Exploring
-from wenet_trainer.explore.images import apart, calibration
-from wenet_trainer.explore.precision import Variant, open_variant, prepare, right
+from wenet_trainer.explore.images import apart, calibration, digest
+from wenet_trainer.explore.precision import Variant, emission, open_variant, prepare, right
 from wenet_trainer.parallel import Workers
 from wenet_trainer.progress import tqdm
 from wenet_trainer.space import GroupConfig, SearchSpace
@@ -77,8 +80,18 @@ class Subject:
         """
         bench, net = self.bench, copy.deepcopy(self.net).cpu()
         variant = prepare(net, bench.supernet, config, precision, self.calibration)
-        with closing(open_variant(bench.supernet, variant, bench.backend, bench.plan)) as engine:
+        with closing(self.open(variant)) as engine:
             return variant, right(engine, self.final_images, self.source.preprocess)
+
+    def open(self, variant: Variant) -> Engine:
+        """Its engine as it will be served; how it is emitted is decided once."""
+        bench = self.bench
+
+        def quickest() -> dict[str, int]:
+            return dict(emission(bench.supernet, variant, bench.backend))
+
+        emitted = bench.decided(f"{variant.precision} {json.dumps(dict(variant.groups))}", quickest)
+        return open_variant(bench.supernet, variant, bench.backend, emitted=emitted)
 
 
 def open_subject(
@@ -115,12 +128,14 @@ def open_subject(
         )
     training, (search, final) = calibration(source), apart(source, asked.search_images)
     supernet = describe(net, input_shape(source))
+    check_classes(net, source)
     seed = recipe.seed if asked.seed is None else asked.seed
     weights = checkpoint.weights_sha256()
     identity = {
         "weights": weights,
         "data": f"{recipe.data}, seed {recipe.seed}, size {recipe.image_size}",
-        "calibration": str(len(training)),
+        "calibration": digest(training.numpy()),
+        "labels": str(source.labels),
     }
     net = net.to(device)
 
@@ -132,7 +147,7 @@ def open_subject(
             source.preprocess,
             training,
             journal=folder / f"accuracies-{name}.jsonl",
-            identity={**identity, "images": f"{name}: {len(images)} of {len(search) + len(final)}"},
+            identity={**identity, "images": digest(images.pixels, images.labels)},
             workers=workers,
             progress=partial(_advance, bar),
         )
@@ -142,7 +157,16 @@ def open_subject(
         source,
         _space(net, asked.granularity),
         measure_costs(net, input_shape(source)),
-        Bench(supernet, training[:1].numpy(), folder, meter, threads=asked.threads, seed=seed, weights=weights),
+        Bench(
+            supernet,
+            training[:1].numpy(),
+            folder,
+            meter,
+            threads=asked.threads,
+            seed=seed,
+            weights=weights,
+            keep=workers.first,
+        ),
         training,
         evaluator("search", search),
         evaluator("final", final),

@@ -76,12 +76,13 @@ def _best(known: Knowledge, wants: Wants, weights: Floats, count: int) -> Vector
 
 def _refuse_unaffordable(known: Knowledge, wants: Wants) -> None:
     """Raises `ExploreError` when the cheapest configuration costs more than a limit."""
-    for index, (name, unit) in enumerate((("latency", "ms"), ("energy", "mj"))[: len(wants.full)]):
+    kinds = (("latency", "ms", "--max-ms"), ("energy", "mJ", "--max-mj"))
+    for index, (name, unit, flag) in enumerate(kinds[: len(wants.full)]):
         terms = known.cost_terms[index]
         predicted = best_by_cost(terms.times(-1), terms).costs
         least = min(float(predicted[0]), float(known.costs[:, index].min()))
         if least > wants.most[index]:
             raise ExploreError(
                 f"no configuration keeps to the {name} limit {wants.most[index] * wants.full[index]:.4g} {unit}: the "
-                f"cheapest needs {least * wants.full[index]:.4g} {unit}: raise --max-{unit}"
+                f"cheapest needs {least * wants.full[index]:.4g} {unit}: raise {flag}"
             )
