@@ -4,7 +4,7 @@ import torch
 from tests.trainer.few_digits import FewDigits
 from wenet_trainer.data.base import normalise
 from wenet_trainer.evaluate import accuracy_on, recalibrated
-from wenet_trainer.explore.bench import CALIBRATION_EPOCH
+from wenet_trainer.explore.images import CALIBRATION_EPOCH
 from wenet_trainer.options import Options
 from wenet_trainer.space import SearchSpace
 from wenet_trainer.validate import Validation
