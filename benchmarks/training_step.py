@@ -77,6 +77,13 @@ def _times(name: str, rounds: int, seed: int) -> Measured:
         "step over plain training": reported(_ratio(taken, "step", "plain"), "x", f"{how}; plain: the full network"),
         "ema teacher over none": reported(_ratio(taken, "taught", "step"), "x", how),
         "channels-last over not": reported(_ratio(taken, "channels last", "step"), "x", how),
+        "masked over ours, at most": reported(
+            SAMPLES * middle["plain"] / (middle["plain"] + (SAMPLES - 1) * middle["smallest"]),
+            "x",
+            f"{how}; if every sub-network but the full one took no longer than the smallest: what is left is batch "
+            "norms, activations and layers that no pattern changes",
+        ),
+        "smallest network over plain training": reported(_ratio(taken, "smallest", "plain"), "x", how),
         "plain step": reported(1000 * middle["plain"], "ms", how),
     }
     if "compiled" in taken:
@@ -110,6 +117,7 @@ def _ways(net: nn.Module, sampler: Sampler, inputs: Tensor, labels: Tensor, *, c
 
     ways: dict[str, Way] = {
         "plain": lambda configs: whole(step, [space.full()]),
+        "smallest": lambda configs: whole(step, [space.smallest()]),
         "step": lambda configs: whole(step, configs),
         "taught": lambda configs: whole(taught, configs),
         "parts": parts,

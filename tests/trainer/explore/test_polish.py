@@ -42,3 +42,13 @@ def test_where_nothing_is_new_there_is_no_step():
     learner, _ = begun(toy)
     learner.ask(np.array([[0, 1], [1, 0]]), "random")
     assert len(next_steps(learner.learn(), learner.wants, learner.shape, np.ones(1), 10)) == 0
+
+
+def test_where_the_predictor_was_far_too_hopeful_steps_are_single_changes_of_what_is_known():
+    learner, known = begun(Toy())
+    steps = next_steps(known, learner.wants, learner.shape, np.ones(1), 10, optimism=10.0)
+    assert len(steps)
+    for step in steps:
+        assert ((known.vectors != step).sum(axis=1) == 1).any()
+    hopeful = next_steps(known, learner.wants, learner.shape, np.ones(1), 10)
+    assert any((known.vectors != step).sum(axis=1).min() > 1 for step in hopeful)

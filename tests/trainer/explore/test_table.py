@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -101,3 +103,23 @@ def test_accuracies_that_do_not_differ_do_not_end_it_in_an_error():
     toy.losses = {name: [0.0] * len(lost) for name, lost in toy.losses.items()}
     seen = explore(toy.problem()).seen
     assert np.ptp([one.accuracy for one in seen]) == 0
+
+
+def test_a_sum_that_misleads_is_found_out_by_a_few_points_and_left_for_single_steps():
+    # Mixtures of far levels fall to guessing, as in trained networks; near the uniform modes losses add up.
+    toy = Toy(shape=(4,) * 8, evaluations=150)
+    problem = toy.problem()
+
+    def collapsing(configs):
+        vectors = [np.array(toy.space.vector(config)) for config in configs]
+        return [
+            accuracy if vector.max() - vector.min() <= 1 else 0.1
+            for accuracy, vector in zip(problem.accuracies(configs), vectors, strict=True)
+        ]
+
+    found = explore(dataclasses.replace(problem, accuracies=collapsing))
+    programmed = [one for one in found.seen if one.found_by == "programme"]
+    assert np.mean([one.accuracy for one in programmed]) < 0.5
+    assert len(programmed) == 10
+    steady = explore(toy.problem())
+    assert sum(one.found_by == "programme" for one in steady.seen) > 50

@@ -65,9 +65,17 @@ class Learner:
         self._predictors: list[Predictor] = []
         self._chosen_at = 0
 
-    def ask(self, vectors: Vectors, found_by: str) -> None:
-        """Evaluate rows of level indices that were not evaluated before, as far as the ledger goes."""
-        self._ask([tuple(row) for row in vectors.tolist()], found_by)
+    def ask(self, vectors: Vectors, found_by: str, known: Knowledge | None = None) -> Floats:
+        """Evaluate rows of level indices that were not evaluated before, as far as the ledger goes.
+
+        Returns:
+            By how much `known` predicted each evaluated row too high.
+        """
+        seen = self._ask([tuple(row) for row in vectors.tolist()], found_by)
+        if known is None or not seen:
+            return np.empty(0)
+        missed: Floats = known.accuracy.of(self._vectors(seen)) - np.array([one.accuracy for one in seen])
+        return missed
 
     def _ask(self, vectors: Sequence[tuple[int, ...]], found_by: str) -> list[Seen]:
         configs = [self._problem.space.config(vector) for vector in vectors]

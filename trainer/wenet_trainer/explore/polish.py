@@ -33,7 +33,9 @@ def single_changes(parents: Vectors, shape: Sequence[int]) -> tuple[Vectors, Vec
     return np.concatenate(found), np.concatenate(origins)
 
 
-def next_steps(known: Knowledge, wants: Wants, shape: Sequence[int], weights: Floats, count: int) -> Vectors:
+def next_steps(
+    known: Knowledge, wants: Wants, shape: Sequence[int], weights: Floats, count: int, *, optimism: float = 0.0
+) -> Vectors:
     """What to evaluate next: that which is predicted to add most to the frontier found so far.
 
     Among single changes of the frontier's configurations and the best that the predictor sees anywhere.
@@ -44,11 +46,13 @@ def next_steps(known: Knowledge, wants: Wants, shape: Sequence[int], weights: Fl
         shape: levels of each knob.
         weights: of the objectives' shares, adding up to one cost.
         count: most rows.
+        optimism: by how much what the predictor sees as best turned out worse so far: who takes the best of many
+            predictions takes their errors. A single change of a known configuration suffers much less.
 
     Returns:
         (up to `count`, knobs) level indices; none where nothing is likely to add anything.
     """
-    vectors, accuracies, costs = _candidates(known, wants, shape, weights)
+    vectors, accuracies, costs = _candidates(known, wants, shape, weights, optimism)
     kept = np.flatnonzero(known.unknown(vectors) & wants.kept(accuracies + known.accuracy.error, costs))
     vectors, accuracies, spent = vectors[kept], accuracies[kept], costs[kept] @ weights
     front = _front(known, wants, weights)[0]
@@ -83,7 +87,7 @@ def _front(known: Knowledge, wants: Wants, weights: Floats) -> tuple[Staircase, 
 
 
 def _candidates(
-    known: Knowledge, wants: Wants, shape: Sequence[int], weights: Floats
+    known: Knowledge, wants: Wants, shape: Sequence[int], weights: Floats, optimism: float
 ) -> tuple[Vectors, Floats, Floats]:
     """Level indices with predicted accuracies and costs: of a child, its parent's and the predicted difference."""
     _, rows = _front(known, wants, weights)
@@ -92,6 +96,6 @@ def _candidates(
     missed = known.accuracies[rows] - known.accuracy.of(parents)
     missed_costs = known.costs[rows] - known.predicted_costs(parents)
     best = best_by_cost(known.accuracy.terms, added(known.cost_terms, weights)).vectors
-    accuracies = np.concatenate([known.accuracy.of(changed) + missed[origins], known.accuracy.of(best)])
+    accuracies = np.concatenate([known.accuracy.of(changed) + missed[origins], known.accuracy.of(best) - optimism])
     costs = np.concatenate([known.predicted_costs(changed) + missed_costs[origins], known.predicted_costs(best)])
     return np.concatenate([changed, best]), accuracies, costs

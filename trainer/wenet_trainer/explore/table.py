@@ -20,11 +20,13 @@ from wenet_trainer.explore.wants import Wants
 
 START = 0.2  # share of the evaluations that uniform and random configurations take, and the most they take
 MOST_AT_START = 50
+PROBE = 10  # evaluations that tell whether the programme's points are as good as predicted, before its rounds
 ROUNDS = 3
 ROUND = 0.16  # share of the evaluations that each round of the programme takes, and the most it takes
 MOST_IN_ROUND = 50
 BATCH = 10  # evaluations between two fits while polishing, or this share of all where that is more
 BATCH_SHARE = 0.04
+MISLED = 0.1  # of the accuracies' range: programmed points that are so much worse than predicted end the rounds
 MIXES = (0.0, 1.0, 0.5, 0.25, 0.75)  # energy's weight beside latency's, in turn
 
 
@@ -44,16 +46,21 @@ def explore(problem: Problem) -> Found:
     _refuse_unaffordable(learner.learn(), learner.wants)
     directions = _directions(len(learner.wants.full))
     each = -(-min(max(int(ROUND * problem.evaluations), 1), MOST_IN_ROUND) // len(directions))
-    for _ in range(ROUNDS):
-        known = learner.learn()
+    optimism = 0.0
+    for count in (PROBE, *[each] * ROUNDS):
+        known, missed = learner.learn(), []
         for weights in directions:
-            learner.ask(_best(known, learner.wants, weights, each), "programme")
+            missed.append(learner.ask(_best(known, learner.wants, weights, count), "programme", known))
+        optimism = max(0.0, float(np.mean(np.concatenate(missed)))) if sum(map(len, missed)) else optimism
+        if optimism > MISLED * (max(known.accuracies) - min(known.accuracies)):
+            break  # it finds the predictor's mistakes rather than good networks
     batch = max(BATCH, int(BATCH_SHARE * problem.evaluations))
     turn, idle = 0, 0
     while ledger.left > 0 and idle < len(directions):
         weights = directions[turn % len(directions)]
-        steps = next_steps(learner.learn(), learner.wants, learner.shape, weights, min(batch, ledger.left))
-        learner.ask(steps, "polish")
+        known = learner.learn()
+        steps = next_steps(known, learner.wants, learner.shape, weights, min(batch, ledger.left), optimism=optimism)
+        learner.ask(steps, "polish", known)
         turn, idle = turn + 1, 0 if len(steps) else idle + 1
     return ledger.found()
 
