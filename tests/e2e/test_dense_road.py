@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.e2e.test_road import Daemon, trainer
+from tests.e2e.test_road import Daemon, agreement, trainer
 from tests.trainer.few_digits import FEW, FewDigits
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.engines.ort import OrtBackend
-from wenet_runtime.manifest import PRECISIONS
 from wenet_runtime.materialize import Supernet, materialize
 from wenet_trainer.data.base import normalise, write_pngs
 
@@ -49,9 +48,7 @@ def test_every_mode_answers_a_posted_png_as_it_was_exported(road: Path, daemon: 
                 "POST", "/infer", path.read_bytes(), {"Content-Type": "image/png", "WeNet-Mode": mode.id}
             )
             assert (status, headers["wenet-mode"]) == (200, mode.id)
-            # Another emission rounds int8 elsewhere.
-            atol = 1e-4 if mode.precision == "fp32" else PRECISIONS[mode.precision] * np.abs(expected[row]).max()
-            assert np.allclose(body["outputs"][0]["data"], expected[row], atol=atol)
+            assert np.allclose(body["outputs"][0]["data"], expected[row], atol=agreement(mode, expected[row]))
 
 
 def test_the_budget_decides_the_mode(road: Path, daemon: Daemon) -> None:
