@@ -1,8 +1,12 @@
 import ctypes
 
 import pytest
+import torch
 
-from wenet_trainer import heap
+from wenet_trainer import heap, step
+from wenet_trainer.optimizer import open_optimizer
+from wenet_trainer.recipe import Recipe
+from wenet_trainer.space import SearchSpace
 
 
 @pytest.fixture
@@ -39,3 +43,13 @@ def test_a_c_library_that_does_not_tell_is_left_alone(monkeypatch, given):
     assert heap.free_bytes() == 0
     heap.give_back_surplus()
     assert given == []
+
+
+def test_a_step_asks_after_every_sub_network(tiny, monkeypatch):
+    asked = []
+    monkeypatch.setattr(step, "give_back_surplus", lambda: asked.append(1))
+    recipe = Recipe(batch=4, teacher="none")
+    space = SearchSpace.of(tiny.train())
+    one = step.Step(tiny, open_optimizer(tiny, recipe), recipe)
+    one.gradients(torch.zeros(4, 1, 32, 32), torch.zeros(4, dtype=torch.long), [space.full(), space.smallest()])
+    assert len(asked) == 2
