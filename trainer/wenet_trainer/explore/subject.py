@@ -44,7 +44,6 @@ class Subject:
         search, final: evaluators on images that are apart.
         workers: all processes that evaluate; the first alone measures and writes.
         device: where accuracies are evaluated.
-        folder: where measurements are kept.
     """
 
     net: nn.Module
@@ -59,7 +58,6 @@ class Subject:
     final_images: Images
     workers: Workers
     device: torch.device
-    folder: Path
 
     def notes(self) -> tuple[str, ...]:
         """What a person should know of how accuracies were evaluated."""
@@ -174,7 +172,6 @@ def open_subject(
         final,
         workers,
         device,
-        folder,
     )
 
 
