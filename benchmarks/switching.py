@@ -16,6 +16,7 @@ from wenet_runtime.meters.none import NoMeter
 from wenet_runtime.pool import Pool
 from wenet_runtime.profiler import measure as profile
 from wenet_runtime.runtime import Runtime
+from wenet_runtime.scheduler import Scheduler
 
 QUESTION = "What does a switch between resident modes add to a request, and what does the decision cost?"
 
@@ -31,7 +32,7 @@ def measure(arguments: Arguments) -> Measured:
     inputs = golden_inputs(bundle, rows=1)
     profiles = profile(pool.engines, inputs, rounds=50)
     controller = Controller(bundle.modes, profiles)
-    runtime = Runtime(pool, controller, NoMeter(), warmup=inputs)
+    runtime = Runtime(pool, Scheduler(controller), NoMeter(), warmup=inputs)
     try:
         alternating, staying = _requests(arguments, runtime, inputs, [bundle.modes[0].id, bundle.modes[-1].id])
         decisions = _decisions(arguments, controller)

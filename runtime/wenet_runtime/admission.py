@@ -1,31 +1,55 @@
-"""The deadline queue: by priority, then earliest deadline first; bounded; it knows how long its work takes."""
+"""The deadline queue: by priority, then earliest deadline first; bounded. No threads: who shares it locks it."""
 
-import heapq
 import itertools
-import threading
-from dataclasses import dataclass, field
-from typing import Generic, List, Optional, Tuple, TypeVar
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+from typing import Any, Generic, Iterator, List, Optional, Tuple, TypeVar
 
+from wenet_runtime.budget import Deadline, RequestOptions
 from wenet_runtime.errors import QueueFull
 
 Work = TypeVar("Work")
 
 
-@dataclass(order=True)
-class _Entry(Generic[Work]):
-    priority: int
-    at_s: float
-    number: int
-    work: Work = field(compare=False)
-    expected_ms: float = field(compare=False)
+@dataclass(eq=False)
+class Job(Generic[Work]):
+    """One request that is offered, waits or runs.
+
+    Attributes:
+        work: whatever its owner wants back.
+        rows: of its batch.
+        submitted_s: when it was offered, monotonic.
+        client: whom the cascade's tokens are charged to.
+        kind: only jobs of equal kind may run in one batch; None for one that runs alone.
+        fastest_at: the fastest mode it accepts, as a place in a forecast.
+        company_s: until when it waits for company; None before it is asked.
+    """
+
+    work: Work
+    rows: int
+    options: RequestOptions
+    deadline: Deadline
+    submitted_s: float
+    client: str = ""
+    kind: Any = None
+    fastest_at: int = 0
+    company_s: Optional[float] = None
+    number: int = -1
+
+    @property
+    def ends_s(self) -> float:
+        """When it must not be begun any more: its deadline; `late` work runs after its budget, not a protocol's."""
+        if self.options.on_miss != "late":
+            return self.deadline.at_s
+        protocol_ms = self.options.protocol_ms
+        return float("inf") if protocol_ms is None else self.deadline.start_s + protocol_ms / 1e3
 
 
-class Woken(Exception):
-    """Nothing waits, but somebody wants the getting thread's attention."""
+_Entry = Tuple[int, float, int, Job[Work]]
 
 
 class DeadlineQueue(Generic[Work]):
-    """Waiting requests. Any thread may put; one thread gets.
+    """Waiting jobs, most urgent first.
 
     Args:
         capacity: how many may wait.
@@ -33,65 +57,41 @@ class DeadlineQueue(Generic[Work]):
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._heap: List[_Entry[Work]] = []
+        self._entries: List[_Entry[Work]] = []
         self._numbers = itertools.count()
-        self._changed = threading.Condition()
-        self._closed = False
-        self._woken = False
 
-    def put(self, work: Work, *, priority: int, at_s: float, expected_ms: float) -> None:
-        """Add a request.
+    def put(self, job: Job[Work]) -> None:
+        """Add a job.
 
         Raises:
-            QueueFull: `capacity` requests wait already.
+            QueueFull: `capacity` jobs wait already.
         """
-        with self._changed:
-            if len(self._heap) >= self._capacity:
-                raise QueueFull(f"{self._capacity} requests wait already: send again later, or raise --max-queue")
-            heapq.heappush(self._heap, _Entry(priority, at_s, next(self._numbers), work, expected_ms))
-            self._changed.notify()
+        if len(self._entries) >= self._capacity:
+            raise QueueFull(f"{self._capacity} requests wait already: send again later, or raise --max-queue")
+        job.number = next(self._numbers)
+        insort(self._entries, (job.options.priority, job.deadline.at_s, job.number, job))
 
-    def get(self) -> Optional[Work]:
-        """The most urgent request, waiting for one; None once the queue is closed and empty.
+    def place(self, job: Job[Work]) -> int:
+        """How many waiting jobs would run before this one."""
+        return bisect_left(self._entries, (job.options.priority, job.deadline.at_s, float("inf")))
 
-        Raises:
-            Woken: `wake` was called while nothing waited.
-        """
-        with self._changed:
-            while not self._heap:
-                if self._closed:
-                    return None
-                if self._woken:
-                    self._woken = False
-                    raise Woken
-                self._changed.wait()
-            return heapq.heappop(self._heap).work
+    @property
+    def first(self) -> Optional[Job[Work]]:
+        """The most urgent job; None if none waits."""
+        return self._entries[0][3] if self._entries else None
 
-    def wake(self) -> None:
-        """Make `get` raise `Woken` if nothing waits."""
-        with self._changed:
-            self._woken = True
-            self._changed.notify()
+    def remove(self, job: Job[Work]) -> bool:
+        """Take a job out; False if it does not wait (any more)."""
+        key = (job.options.priority, job.deadline.at_s, job.number)
+        at = bisect_left(self._entries, key)
+        if at == len(self._entries) or self._entries[at][3] is not job:
+            return False
+        del self._entries[at]
+        return True
 
-    def wait_ms(self, *, priority: int, at_s: float) -> float:
-        """Expected time of everything that would run before a request of this urgency."""
-        urgency: Tuple[int, float] = (priority, at_s)
-        with self._changed:
-            return sum(one.expected_ms for one in self._heap if (one.priority, one.at_s) <= urgency)
-
-    def discard(self, work: Work) -> None:
-        """Take a request out that nobody waits for any more. One that is already gone is no error."""
-        with self._changed:
-            kept = [one for one in self._heap if one.work is not work]
-            if len(kept) != len(self._heap):
-                heapq.heapify(kept)
-                self._heap = kept
+    def __iter__(self) -> Iterator[Job[Work]]:
+        """Most urgent first."""
+        return (entry[3] for entry in self._entries)
 
     def __len__(self) -> int:
-        return len(self._heap)
-
-    def close(self) -> None:
-        """Let `get` return None once everything waiting has been taken."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        return len(self._entries)

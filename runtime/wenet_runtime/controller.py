@@ -1,62 +1,53 @@
-"""Owns prediction: profiles × live slowdown → candidates for the policy; every result is fed back."""
+"""Owns prediction: profiles × live slowdown → the policy's choice; every result is fed back."""
 
 import math
-from collections import deque
-from dataclasses import dataclass
-from typing import Deque, Dict, List, Mapping, Optional, Sequence
+from dataclasses import replace
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from wenet_runtime.budget import Deadline, RequestOptions
 from wenet_runtime.bundle import Mode
 from wenet_runtime.errors import BudgetImpossible, EnergyUnavailable, UnknownMode
-from wenet_runtime.policy import Candidate, Choice, Limits, select
+from wenet_runtime.policy import Choice, Forecast, Limits, select
 from wenet_runtime.pool import Residency
+from wenet_runtime.prediction import Predictor
 from wenet_runtime.profile import Profile
-from wenet_runtime.slowdown import Slowdown, quantile
+from wenet_runtime.slowdown import Slowdown
 
-OVERHEAD_WINDOW = 128
-OVERHEAD_LEAST = 5  # fewer say nothing: the very first reply is slow on every machine
-
-
-@dataclass(frozen=True)
-class _Overhead:
-    """What a reply takes after its inference: at the least, in the median, and at the attainment asked for."""
-
-    least_ms: float
-    median_ms: float
-    bound_ms: float
-
-
-_NO_OVERHEAD = _Overhead(0.0, 0.0, 0.0)
+KEPT_SELECTIONS = 256  # pins and floors whose modes are kept
 
 
 class Controller:
-    """Chooses a mode per request. Clocks are passed in. The server's thread and the engine's may both ask.
+    """Chooses a mode per request. Clocks are passed in; not for several threads at once: `runtime` holds a lock.
 
     Args:
         modes: the modes that can be served.
         profiles: what each costs on this device, by mode id.
         attainment: probability with which a chosen mode must finish in time.
+        idle_w: what the device draws when it does nothing, W; None if unknown.
     """
 
-    def __init__(self, modes: Sequence[Mode], profiles: Mapping[str, Profile], attainment: float = 0.99) -> None:
+    def __init__(
+        self,
+        modes: Sequence[Mode],
+        profiles: Mapping[str, Profile],
+        attainment: float = 0.99,
+        *,
+        idle_w: Optional[float] = None,
+    ) -> None:
         self._modes: Dict[str, Mode] = {mode.id: mode for mode in modes}
-        self.profiles = dict(profiles)
-        # A profile is of one row; a batch's rows cost less each, so every batch size has its own filter.
-        self._slowdowns: Dict[int, Slowdown] = {1: Slowdown(attainment)}
-        self._attainment = attainment
-        self._overheads: Deque[float] = deque(maxlen=OVERHEAD_WINDOW)
-        self._overhead = _NO_OVERHEAD
+        self.profiles = {mode.id: profiles[mode.id] for mode in modes}
+        self.attainment = attainment
+        self.predictor = Predictor(modes, profiles, attainment, idle_w)
+        self.throttled = False  # the device says that heat or power holds its clock down
+        self._selections: Dict[Tuple[Optional[str], Optional[float]], Tuple[Mapping[str, str], List[int]]] = {}
 
     @property
     def slowdown(self) -> Slowdown:
-        """The filter of single rows, which stands for the device."""
-        return self._slowdowns[1]
-
-    def _slowdown(self, rows: int) -> Slowdown:
-        return self._slowdowns.setdefault(rows, Slowdown(self._attainment))
+        """The live filter."""
+        return self.predictor.slowdown
 
     def allowed(self, options: RequestOptions, out: Optional[Mapping[str, str]] = None) -> List[Mode]:
-        """The modes a request accepts: its pin, and its accuracy floor.
+        """The modes a request accepts, most accurate first: its pin, and its accuracy floor.
 
         Args:
             options: the request's.
@@ -66,43 +57,41 @@ class Controller:
             UnknownMode: the pinned mode is not served.
             BudgetImpossible: no mode is accurate enough.
         """
-        out = out or {}
-        modes = [mode for mode in self._modes.values() if mode.id not in out]
+        ids = self.predictor.ids
+        return [self._modes[ids[at]] for at in self.indexes(options, {} if out is None else out)]
+
+    def indexes(self, options: RequestOptions, out: Mapping[str, str]) -> List[int]:
+        """The same as places in a forecast. Raises what `allowed` raises."""
+        key = (options.mode, options.budget.min_accuracy)
+        kept = self._selections.get(key)
+        if kept is not None and kept[0] is out:  # the pool replaces it as a whole
+            return kept[1]
+        found = self._indexes(options, out)
+        if len(self._selections) >= KEPT_SELECTIONS:
+            self._selections.clear()
+        self._selections[key] = (out, found)
+        return found
+
+    def _indexes(self, options: RequestOptions, out: Mapping[str, str]) -> List[int]:
+        ids, accuracies = self.predictor.ids, self.predictor.accuracies
+        there = [at for at, mode_id in enumerate(ids) if mode_id not in out]
         if options.mode is not None:
             if options.mode in out:
                 raise UnknownMode(f"mode '{options.mode}' is not served: {out[options.mode]}")
             if options.mode not in self._modes:
-                raise UnknownMode(f"no mode '{options.mode}': served are {', '.join(self._modes)}")
-            modes = [self._modes[options.mode]]
+                raise UnknownMode(f"no mode '{options.mode}': served are {', '.join(ids)}")
+            there = [self.predictor.index[options.mode]]
         floor = options.budget.min_accuracy
-        if floor is None:
-            return modes
-        accurate = [mode for mode in modes if mode.accuracy.value >= floor]
-        if not accurate:
-            best = max(modes, key=lambda mode: mode.accuracy.value)
-            raise BudgetImpossible(
-                f"no allowed mode reaches accuracy {floor:g}: the best is {best.id} with {best.accuracy.value:.4f}"
-            )
+        accurate = there if floor is None else [at for at in there if accuracies[at] >= floor]
+        if floor is not None and not accurate:
+            best = ids[there[0]] if there else "none"
+            value = accuracies[there[0]] if there else math.nan
+            raise BudgetImpossible(f"no allowed mode reaches accuracy {floor:g}: the best is {best} with {value:.4f}")
         return accurate
 
-    def candidate(self, mode: Mode, rows: int, *, resident: bool = True) -> Candidate:
-        """What a mode is predicted to take now for a batch of `rows`."""
-        profile = self.profiles[mode.id]
-        slowdown = self._slowdown(rows)
-        now_ms = profile.p50_ms * rows * slowdown.factor
-        excess_ms = slowdown.excess_ms
-        overhead = self._overhead  # replaced as a whole, by another thread
-        if excess_ms is None:
-            excess_ms = now_ms * (_profile_tail(profile, self._attainment) - 1)
-        return Candidate(
-            mode_id=mode.id,
-            accuracy=mode.accuracy.value,
-            median_ms=now_ms + overhead.median_ms,
-            bound_ms=now_ms + excess_ms + overhead.bound_ms,
-            idle_ms=profile.p50_ms * rows + overhead.least_ms,
-            energy_mj=profile.energy_mj,
-            resident=resident,
-        )
+    def forecast(self, rows: int) -> Forecast:
+        """What every mode is predicted to take now for a batch of `rows`."""
+        return self.predictor.forecast(rows)
 
     def choose(
         self,
@@ -112,16 +101,22 @@ class Controller:
         rows: int,
         now_s: float,
         wait_ms: float = 0,
+        room_ms: float = math.inf,
+        price_mj: float = math.inf,
+        worth: float = 0.0,
         residency: Optional[Residency] = None,
     ) -> Choice:
         """Choose a mode for a request.
 
         Args:
             options: what the request asks for.
-            deadline: its clock.
+            deadline: its clock; of a batch, the tightest.
             rows: rows of its batch.
             now_s: the monotonic clock.
             wait_ms: time it will still wait before it can start; 0 once the engine is free.
+            room_ms: what others who wait, or may come, leave it.
+            price_mj: what the power budget leaves it, above idle and per row.
+            worth: what a millisecond is worth to later requests, in accuracy.
             residency: which modes are there; all if not given.
 
         Raises:
@@ -129,13 +124,11 @@ class Controller:
             UnknownMode, BudgetImpossible: see `allowed`.
             BudgetImpossible, InfeasibleBudget, NotResident: see `policy.select`.
         """
-        self._slowdown(rows).forget(now_s)
-        there = Residency(frozenset(self._modes)) if residency is None else residency
-        candidates = [
-            self.candidate(mode, rows, resident=mode.id in there.resident) for mode in self.allowed(options, there.out)
-        ]
+        self.predictor.forget(now_s)
+        forecast = self.predictor.forecast(rows)
+        allowed = self.indexes(options, NOTHING_OUT if residency is None else residency.out)
         energy_mj = options.budget.energy_mj
-        if energy_mj is not None and all(one.energy_mj is None for one in candidates):
+        if energy_mj is not None and all(forecast.energies_mj[at] is None for at in allowed):
             raise EnergyUnavailable(
                 "an energy budget needs a meter or a profiled energy, and this device has neither: "
                 "choose --meter, or drop the energy budget"
@@ -146,34 +139,37 @@ class Controller:
             energy_mj=energy_mj,
             on_miss=options.on_miss,
             pinned=options.mode is not None,
+            room_ms=room_ms,
+            price_mj=price_mj,
+            worth=worth,
         )
-        return select(candidates, limits)
+        resident = None
+        if residency is not None and len(residency.resident) < len(forecast.ids):
+            resident = [at for at in allowed if forecast.ids[at] in residency.resident]
+        choice = select(forecast, allowed, limits, resident)
+        return self._told(choice, forecast, limits) if self.throttled else choice
+
+    def _told(self, choice: Choice, forecast: Forecast, limits: Limits) -> Choice:
+        """Says so where only throttling kept a better mode from answering."""
+        over = choice.passed_over
+        if choice.reason != "fits" or over is None or over.why not in ("too-slow", "no-room"):
+            return choice
+        idle_ms = forecast.idles_ms[self.predictor.index[over.mode_id]]
+        return replace(choice, reason="thermal") if idle_ms <= min(limits.left_ms, limits.room_ms) else choice
+
+    def fastest_at(self, options: RequestOptions, rows: int, residency: Optional[Residency] = None) -> int:
+        """The fastest mode that a request accepts, as a place in a forecast. Raises what `allowed` raises."""
+        medians = self.predictor.forecast(rows).medians_ms
+        allowed = self.indexes(options, NOTHING_OUT if residency is None else residency.out)
+        return min(allowed, key=medians.__getitem__)
 
     def observe(self, mode_id: str, infer_ms: float, rows: int, now_s: float) -> None:
         """Feed back one inference's measured time."""
-        profiled = self.profiles[mode_id].p50_ms * rows
-        if profiled > 0 and math.isfinite(infer_ms):
-            self._slowdown(rows).observe(infer_ms, profiled, now_s)
-
-    def observe_overhead(self, overhead_ms: float) -> None:
-        """Feed back what a reply took after its inference: waking the server, encoding, sending."""
-        self._overheads.append(overhead_ms)
-        ordered = sorted(self._overheads)
-        if len(ordered) >= OVERHEAD_LEAST:
-            self._overhead = _Overhead(ordered[0], quantile(ordered, 0.5), quantile(ordered, self._attainment))
-
-    def doubt(self) -> None:
-        """Forget what replies took: it led to a refusal, and refusals bring nothing newer to learn from."""
-        self._overheads = deque(maxlen=OVERHEAD_WINDOW)
-        self._overhead = _NO_OVERHEAD
+        self.predictor.observe(mode_id, infer_ms, rows, now_s)
 
     def energy_mj(self, mode_id: str) -> Optional[float]:
         """The profiled energy of a mode per row, mJ."""
         return self.profiles[mode_id].energy_mj
 
 
-def _profile_tail(profile: Profile, attainment: float) -> float:
-    """How far the profile's own tail lies over its median, at the percentile next above `attainment`."""
-    if profile.p50_ms <= 0:
-        return 1.0
-    return (profile.p95_ms if attainment <= 0.95 else profile.p99_ms) / profile.p50_ms
+NOTHING_OUT: Mapping[str, str] = {}

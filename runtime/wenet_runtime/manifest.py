@@ -24,6 +24,8 @@ DTYPES: Mapping[str, type] = {
 # of the largest value. Roundings differ between engines where they merge operators differently.
 PRECISIONS: Mapping[str, float] = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 3e-2, "int8": 1e-1}
 
+SCORES = ("margin",)  # what a cascade may go by, see `cascade.margin`
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -118,6 +120,34 @@ class Mode:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """One rule of the confidence cascade: `first` answers alone where its score reaches `threshold`, else `then` does.
+
+    Attributes:
+        first, then: ids of two modes.
+        score: one of SCORES.
+        threshold: least score that is sure enough.
+        epsilon, delta: the certificate: with probability 1 - delta over the calibration images, the mean accuracy
+            lost against `then` alone is below epsilon (0.003 is 0.3 points).
+        images: how many stand behind the certificate.
+        escalated: share of them that `then` answered.
+        loss: mean accuracy lost on them, 0-1; negative where the cascade was better.
+        data_sha256: tells which images they were.
+    """
+
+    first: str
+    then: str
+    score: str
+    threshold: float
+    epsilon: float
+    delta: float
+    images: int
+    escalated: float
+    loss: float
+    data_sha256: str
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """What the manifest promises about one file."""
 
@@ -143,6 +173,7 @@ class Manifest:
     modes: Tuple[Mode, ...]
     created_by: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
+    cascade: Tuple[Rule, ...] = ()  # at most one for two modes; where `then` is the same, the cheapest comes first
 
 
 @lru_cache(maxsize=1)
@@ -188,4 +219,6 @@ def _no_constant(name: str) -> NoReturn:
 def encode_manifest(manifest: Manifest) -> bytes:
     """The manifest as the bytes whose SHA-256 identifies the bundle."""
     members: Dict[str, Any] = _manifest_adapter().dump_python(manifest, mode="json")
+    if not manifest.cascade:
+        del members["cascade"]  # runtimes from before the cascade read the bundle, too
     return (json.dumps(members, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()

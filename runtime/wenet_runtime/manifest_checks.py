@@ -2,12 +2,14 @@
 
 import math
 import re
+from typing import Optional
 
 from wenet_runtime.errors import BundleError
-from wenet_runtime.manifest import DTYPES, PRECISIONS, Manifest
+from wenet_runtime.manifest import DTYPES, PRECISIONS, SCORES, Manifest, Rule
 
 # A mode's id names files in the cache and stands in headers and in paths.
 _MODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHANNELS = {"L": 1, "RGB": 3}
 
 
@@ -21,6 +23,7 @@ def check_manifest(manifest: Manifest) -> None:
     _check_preprocess(manifest)
     _check_modes(manifest)
     _check_norms(manifest)
+    _check_cascade(manifest)
 
 
 def _check_modes(manifest: Manifest) -> None:
@@ -94,3 +97,51 @@ def _check_preprocess(manifest: Manifest) -> None:
         value > 0 for value in recipe.std
     ):
         raise BundleError(f"mean {recipe.mean} or std {recipe.std} is impossible: export the bundle again")
+
+
+def _check_cascade(manifest: Manifest) -> None:
+    if not manifest.cascade:
+        return
+    scores = manifest.outputs[0]
+    if len(scores.shape) != 2 or scores.shape[1] < 2 or scores.datatype not in ("FP32", "FP64"):
+        raise BundleError(
+            f"the bundle has a cascade, but its first output '{scores.name}' is {scores.datatype} {scores.shape}, "
+            "not one score for each of several classes: export it again without a cascade"
+        )
+    modes, pairs = {mode.id for mode in manifest.modes}, set()
+    for rule in manifest.cascade:
+        pair = (rule.first, rule.then)
+        wrong = _wrong(rule)
+        unknown = sorted(set(pair) - modes)
+        if unknown:
+            wrong = f"the bundle has no mode {', '.join(unknown)}"
+        elif pair in pairs:
+            wrong = "it is there twice"
+        if wrong is not None:
+            raise BundleError(f"the cascade's rule from '{rule.first}' to '{rule.then}': {wrong}: calibrate it again")
+        pairs.add(pair)
+
+
+def _wrong(rule: Rule) -> Optional[str]:
+    """What is impossible about a rule by itself; None if nothing is."""
+    if rule.first == rule.then:
+        return "both are the same mode"
+    if rule.score not in SCORES:
+        return f"its score is {rule.score!r}, known are {', '.join(SCORES)}"
+    for name, value, low, high in (
+        ("threshold", rule.threshold, 0.0, math.inf),
+        ("escalated", rule.escalated, 0.0, 1.0),
+        ("loss", rule.loss, -1.0, 1.0),
+    ):
+        if not math.isfinite(value) or not low <= value <= high:
+            return f"its {name} is {value}, wanted a number from {low:g} to {high:g}"
+    for name, value in (("epsilon", rule.epsilon), ("delta", rule.delta)):
+        if not 0 < value < 1:
+            return f"its {name} is {value}, wanted a number above 0 and below 1"
+    if rule.loss > rule.epsilon:
+        return f"it lost {rule.loss} where at most {rule.epsilon} was to be certified"
+    if rule.images < 1:
+        return f"it was certified on {rule.images} images"
+    if not _SHA256.fullmatch(rule.data_sha256):
+        return f"{rule.data_sha256!r} is no SHA-256"
+    return None

@@ -2,38 +2,59 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Optional, Sequence
+from typing import List, NamedTuple, Optional, Sequence
 
 from wenet_runtime.errors import BudgetImpossible, InfeasibleBudget, NotResident, Refused
+from wenet_runtime.manifest import Rule
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One allowed mode with what it is predicted to take from now until its reply is handed over.
+class Forecast(NamedTuple):
+    """What every mode is predicted to take from now until its reply is handed over, most accurate first.
 
     Attributes:
-        accuracy: recorded validation accuracy, 0–1.
-        median_ms: half of such requests finish by then.
-        bound_ms: the share asked for (`--attainment`) finishes by then.
-        idle_ms: the median on an idle, unthrottled device.
-        energy_mj: per row; None when unknown.
-        resident: whether it can answer at once.
+        ids: of the modes; of equal accuracy the faster comes first. The other lists are in this order.
+        accuracies: recorded validation accuracy, 0–1.
+        medians_ms: half of such requests finish by then.
+        bounds_ms: the share asked for (`--attainment`) finishes by then.
+        idles_ms: the median on an idle, unthrottled device.
+        energies_mj: per row; None when unknown.
+        prices_mj: per row above what an idle device takes, for the power budget; None when unknown.
+        reply_ms: what of the medians comes after the engine is free again: waking the server, encoding, sending.
+    """
+
+    ids: Sequence[str]
+    accuracies: Sequence[float]
+    medians_ms: Sequence[float]
+    bounds_ms: Sequence[float]
+    idles_ms: Sequence[float]
+    energies_mj: Sequence[Optional[float]]
+    prices_mj: Sequence[Optional[float]]
+    reply_ms: float = 0.0
+
+
+class PassedOver(NamedTuple):
+    """The next more accurate allowed mode, and why it did not answer.
+
+    `why` is `too-slow`, `too-dear` (the request's energy), `over-power` (the power budget), `no-room` (those who wait
+    would miss their deadlines), `not-worth` (the accuracy gained is less than its time is worth to later requests)
+    or `not-resident`; `value` was held against `limit`.
     """
 
     mode_id: str
-    accuracy: float
-    median_ms: float
-    bound_ms: float
-    idle_ms: float
-    energy_mj: Optional[float] = None
-    resident: bool = True
+    why: str
+    value: float
+    limit: float
 
 
 @dataclass(frozen=True)
 class Choice:
     """The mode that answers, why, and what it is predicted to take from now, ms.
 
-    `wanted` is the mode that would have been chosen, had it been resident.
+    Attributes:
+        energy_mj: predicted, per row; None when unknown.
+        wanted: the mode that would have been chosen, had it been resident.
+        rule: of the cascade by which a cheaper mode is tried before this one.
+        given_up: accuracy per millisecond that was given up for want of time.
     """
 
     mode_id: str
@@ -41,10 +62,13 @@ class Choice:
     median_ms: float
     energy_mj: Optional[float]
     wanted: Optional[str] = None
+    bound_ms: float = math.inf
+    passed_over: Optional[PassedOver] = None
+    rule: Optional[Rule] = None
+    given_up: float = 0.0
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What applies to one decision.
 
     Attributes:
@@ -53,6 +77,9 @@ class Limits:
         energy_mj: energy budget per row, or None.
         on_miss: `degrade`, `reject` or `late`.
         pinned: the request named its one mode.
+        room_ms: what others who wait, or may come, leave. Never a reason to refuse.
+        price_mj: what the power budget leaves, above idle and per row. Never a reason to refuse.
+        worth: what a millisecond is worth to later requests, in accuracy.
     """
 
     left_ms: float = math.inf
@@ -60,86 +87,171 @@ class Limits:
     energy_mj: Optional[float] = None
     on_miss: str = "degrade"
     pinned: bool = False
+    room_ms: float = math.inf
+    price_mj: float = math.inf
+    worth: float = 0.0
 
 
-def select(candidates: Sequence[Candidate], limits: Limits) -> Choice:
+def select(
+    forecast: Forecast, allowed: Sequence[int], limits: Limits, resident: Optional[Sequence[int]] = None
+) -> Choice:
     """Choose among the allowed modes.
 
-    The most accurate mode that is predicted to finish in time and meets the energy budget; ties go
-    to the faster one. When none does, `on_miss` decides. Only resident modes answer; where another would
-    have been chosen, the choice, or the refusal, says which is wanted.
+    The most accurate mode that is predicted to finish in time and meets the energy budget, and that leaves room to
+    others and power to later ones; where none does all of it, the quickest (or the most frugal) of those that keep
+    the request's own budget. When none keeps that, `on_miss` decides. Only resident modes answer; where another
+    would have been chosen, the choice, or the refusal, says which is wanted.
 
     Args:
-        candidates: the allowed modes: the accuracy floor and a pin are already applied. Not empty.
+        forecast: of all modes.
+        allowed: which of them the request accepts, ascending: the accuracy floor and a pin are applied. Not empty.
         limits: the time left and the budgets.
+        resident: which of those can answer now; all if not given.
 
     Raises:
         BudgetImpossible: not even an idle device could meet it.
         InfeasibleBudget: possible, but not now.
         NotResident: possible, but none of the modes is resident.
     """
-    best = _select(candidates, candidates, limits)
-    resident = [one for one in candidates if one.resident]
-    if any(one.mode_id == best.mode_id for one in resident):
+    if resident is None or len(resident) == len(allowed):
+        return _select(forecast, allowed, allowed, limits)
+    best = _select(forecast, allowed, allowed, limits)
+    if any(forecast.ids[one] == best.mode_id for one in resident):
         return best
     try:
         if not resident:
             raise NotResident(f"mode {best.mode_id} is being loaded and no other allowed mode is resident: send again")
-        return replace(_select(resident, candidates, limits), wanted=best.mode_id)
+        return replace(
+            _select(forecast, resident, allowed, limits),
+            wanted=best.mode_id,
+            passed_over=PassedOver(best.mode_id, "not-resident", math.nan, math.nan),
+        )
     except Refused as refusal:
         refusal.wanted = best.mode_id
         raise
 
 
-def _select(candidates: Sequence[Candidate], allowed: Sequence[Candidate], limits: Limits) -> Choice:
+def _select(forecast: Forecast, candidates: Sequence[int], allowed: Sequence[int], limits: Limits) -> Choice:
     """The choice among candidates, which are some of the allowed modes."""
-    in_time = [one for one in candidates if one.bound_ms <= limits.left_ms]
-    fitting = [one for one in in_time if _frugal(one, limits)]
-    if fitting:
-        best = max(fitting, key=_worth)
-        return Choice(best.mode_id, _reason(best, allowed, in_time, limits), best.median_ms, best.energy_mj)
-    fastest = min(candidates, key=lambda one: (one.median_ms, -one.accuracy))
-    if limits.on_miss == "late" or (limits.on_miss == "degrade" and fastest.median_ms <= limits.left_ms):
-        return Choice(fastest.mode_id, "degraded", fastest.median_ms, fastest.energy_mj)
-    raise _refusal(candidates, fastest, limits)
+    bounds, left_ms, room_ms, worth = forecast.bounds_ms, limits.left_ms, limits.room_ms, limits.worth
+    fits: List[int] = []
+    best, best_score = -1, -math.inf
+    for one in candidates:
+        if bounds[one] > left_ms:
+            continue
+        if limits.energy_mj is not None and not _within(forecast.energies_mj[one], limits.energy_mj):
+            continue
+        fits.append(one)
+        if bounds[one] > room_ms:
+            continue
+        if limits.price_mj < math.inf and not _within(forecast.prices_mj[one], limits.price_mj):
+            continue
+        score = forecast.accuracies[one] - worth * forecast.medians_ms[one]
+        if score > best_score:
+            best, best_score = one, score
+            if not worth:
+                break
+    if best < 0 and fits:
+        best = _least(forecast, fits, limits)
+    if best >= 0:
+        return _choice(forecast, best, candidates, allowed, limits)
+    fastest = min(candidates, key=lambda one: (forecast.medians_ms[one], one))
+    median_ms = forecast.medians_ms[fastest]
+    if limits.on_miss == "late" or (limits.on_miss == "degrade" and median_ms <= left_ms):
+        return replace(_choice(forecast, fastest, candidates, allowed, limits), reason="degraded")
+    raise _refusal(forecast, candidates, fastest, limits)
 
 
-def _worth(one: Candidate) -> "tuple[float, float]":
-    return one.accuracy, -one.median_ms
+def _least(forecast: Forecast, fits: Sequence[int], limits: Limits) -> int:
+    """Where every fitting mode takes too much from others: the quickest if it is time, the most frugal if power."""
+    roomy = [one for one in fits if forecast.bounds_ms[one] <= limits.room_ms]
+    known = [one for one in roomy if forecast.prices_mj[one] is not None]
+    if known:
+        return min(known, key=lambda one: (forecast.prices_mj[one] or 0.0, one))
+    return min(roomy or fits, key=lambda one: (forecast.medians_ms[one], one))
 
 
-def _frugal(one: Candidate, limits: Limits) -> bool:
-    return limits.energy_mj is None or (one.energy_mj is not None and one.energy_mj <= limits.energy_mj)
+def _within(value: Optional[float], limit: float) -> bool:
+    return value is not None and value <= limit
 
 
-def _reason(best: Candidate, allowed: Sequence[Candidate], in_time: Sequence[Candidate], limits: Limits) -> str:
+def _choice(forecast: Forecast, one: int, candidates: Sequence[int], allowed: Sequence[int], limits: Limits) -> Choice:
+    better = [other for other in candidates if other < one]
+    return Choice(
+        forecast.ids[one],
+        _reason(forecast, one, allowed, limits),
+        forecast.medians_ms[one],
+        forecast.energies_mj[one],
+        bound_ms=forecast.bounds_ms[one],
+        passed_over=_passed_over(forecast, better[-1], one, limits) if better else None,
+        given_up=_given_up(forecast, one, better, limits),
+    )
+
+
+def _given_up(forecast: Forecast, one: int, better: Sequence[int], limits: Limits) -> float:
+    """The accuracy per millisecond of the best step that only want of time prevented."""
+    tight_ms = min(limits.left_ms, limits.room_ms)
+    accuracy, median_ms = forecast.accuracies[one], forecast.medians_ms[one]
+    slope = 0.0
+    for other in better:
+        more_ms = forecast.medians_ms[other] - median_ms
+        if forecast.bounds_ms[other] > tight_ms and more_ms > 0:
+            slope = max(slope, (forecast.accuracies[other] - accuracy) / more_ms)
+    return slope if slope > limits.worth else 0.0
+
+
+def _passed_over(forecast: Forecast, over: int, one: int, limits: Limits) -> PassedOver:
+    mode_id, bound_ms = forecast.ids[over], forecast.bounds_ms[over]
+    energy, price = forecast.energies_mj[over], forecast.prices_mj[over]
+    if bound_ms > limits.left_ms:
+        return PassedOver(mode_id, "too-slow", bound_ms, limits.left_ms)
+    if limits.energy_mj is not None and not _within(energy, limits.energy_mj):
+        return PassedOver(mode_id, "too-dear", math.nan if energy is None else energy, limits.energy_mj)
+    if bound_ms > limits.room_ms:
+        return PassedOver(mode_id, "no-room", bound_ms, limits.room_ms)
+    if not _within(price, limits.price_mj) and limits.price_mj < math.inf:
+        return PassedOver(mode_id, "over-power", math.nan if price is None else price, limits.price_mj)
+    gained = forecast.accuracies[over] - forecast.accuracies[one]
+    more_ms = forecast.medians_ms[over] - forecast.medians_ms[one]
+    return PassedOver(mode_id, "not-worth", gained, limits.worth * more_ms)
+
+
+def _reason(forecast: Forecast, best: int, allowed: Sequence[int], limits: Limits) -> str:
     if limits.pinned:
         return "pinned"
     if len(allowed) == 1:
         return "only-mode"
-    return "fits" if max(in_time, key=_worth) is best else "energy"
+    if limits.energy_mj is None and limits.price_mj == math.inf:
+        return "fits"
+    # Without any energy budget a better one would have been taken: then energy is the reason.
+    tight_ms = min(limits.left_ms, limits.room_ms)
+    free = next((one for one in allowed if forecast.bounds_ms[one] <= tight_ms), best)
+    return "energy" if free < best else "fits"
 
 
-def _refusal(candidates: Sequence[Candidate], fastest: Candidate, limits: Limits) -> Exception:
+def _refusal(forecast: Forecast, candidates: Sequence[int], fastest: int, limits: Limits) -> Exception:
     # Under `degrade` the energy budget may be exceeded, so only time can have refused.
-    if limits.on_miss == "reject" and not any(_frugal(one, limits) for one in candidates):
-        known = [one.energy_mj for one in candidates if one.energy_mj is not None]
+    energies = [forecast.energies_mj[one] for one in candidates]
+    budget_mj = limits.energy_mj
+    if limits.on_miss == "reject" and budget_mj is not None and not any(_within(one, budget_mj) for one in energies):
+        known = [energy for energy in energies if energy is not None]
         least = f"the least is {min(known):.3g} mJ" if known else "none is known"
-        return BudgetImpossible(f"no allowed mode takes ≤ {limits.energy_mj or 0:g} mJ: {least}")
+        return BudgetImpossible(f"no allowed mode takes ≤ {budget_mj:g} mJ: {least}")
     limit = math.inf if limits.limit_ms is None else limits.limit_ms
-    predicted = (limit - limits.left_ms) + fastest.median_ms
-    idle = min(candidates, key=lambda one: one.idle_ms)
-    if idle.idle_ms > limit:
+    predicted = (limit - limits.left_ms) + forecast.medians_ms[fastest]
+    idle = min(candidates, key=lambda one: forecast.idles_ms[one])
+    if forecast.idles_ms[idle] > limit:
         return BudgetImpossible(
-            f"fastest allowed mode {idle.mode_id} takes {idle.idle_ms:.3g} ms on an idle device > budget {limit:g} ms",
+            f"fastest allowed mode {forecast.ids[idle]} takes {forecast.idles_ms[idle]:.3g} ms on an idle device "
+            f"> budget {limit:g} ms",
             budget_ms=limits.limit_ms,
             predicted_ms=predicted,
-            fastest_mode=idle.mode_id,
+            fastest_mode=forecast.ids[idle],
         )
     return InfeasibleBudget(
-        f"fastest allowed mode {fastest.mode_id} predicts {fastest.median_ms:.3g} ms, "
-        f"up to {fastest.bound_ms:.3g} ms, > {limits.left_ms:.3g} ms left of budget {limit:g} ms",
+        f"fastest allowed mode {forecast.ids[fastest]} predicts {forecast.medians_ms[fastest]:.3g} ms, "
+        f"up to {forecast.bounds_ms[fastest]:.3g} ms, > {limits.left_ms:.3g} ms left of budget {limit:g} ms",
         budget_ms=limits.limit_ms,
         predicted_ms=predicted,
-        fastest_mode=fastest.mode_id,
+        fastest_mode=forecast.ids[fastest],
     )

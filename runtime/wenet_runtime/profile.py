@@ -24,6 +24,19 @@ class Profile:
     threads: Optional[int] = None
     batch_ms: Optional[Mapping[int, float]] = None
 
+    def median_ms(self, rows: int) -> float:
+        """The median time of a batch: as measured, in proportion between and beyond what was measured, ms."""
+        if rows == 1 or not self.batch_ms:
+            return self.p50_ms * rows
+        known = {1: self.p50_ms, **self.batch_ms}
+        if rows in known:
+            return known[rows]
+        below = max(size for size in known if size < rows)
+        above = min((size for size in known if size > rows), default=None)
+        if above is None:
+            return known[below] * rows / below
+        return known[below] + (known[above] - known[below]) * (rows - below) / (above - below)
+
 
 def profile_of(
     samples_ms: "List[float] | NDArray[Any]", energy_mj: "List[float] | None" = None, energy_source: str = "none"

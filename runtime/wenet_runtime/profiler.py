@@ -135,7 +135,7 @@ def summarise(
     profiles: Dict[str, Profile] = {}
     for name, engine in engines.items():
         taken = samples_ms[name]
-        energy = energy_mj(engine, inputs, meter, runs=max(3, len(taken) // 10)) if meter is not None else None
+        energy = energy_mj(engine, inputs, meter, runs=max(3, len(taken) // 10))
         profiles[name] = profile_of(
             taken / rows,
             [energy / rows] if energy is not None else None,
@@ -174,10 +174,23 @@ def batch_medians(
     return medians
 
 
-def energy_mj(engine: Engine, inputs: Tensors, meter: Meter, *, runs: int) -> Optional[float]:
-    """The mean energy of one of so many back-to-back runs, mJ; None when the meter does not know."""
-    start = time.monotonic()
-    for _ in range(runs):
+def energy_mj(
+    engine: Engine, inputs: Tensors, meter: Optional[Meter], *, runs: int, least_s: float = 0.0
+) -> Optional[float]:
+    """The mean energy of one of many back-to-back runs, mJ; None when the meter does not know.
+
+    Args:
+        engine: what runs; not once where there is no meter.
+        inputs: what every run gets.
+        meter: a source of energy, if there is one.
+        runs: how many at least.
+        least_s: how long at least, so that a meter can resolve it.
+    """
+    if meter is None or meter.source == "none":
+        return None  # it would run for nothing
+    start, done = time.monotonic(), 0
+    while done < runs or time.monotonic() - start < least_s:
         engine.infer(inputs)
+        done += 1
     energy = meter.energy_mj(start, time.monotonic())
-    return None if energy is None else energy / runs
+    return None if energy is None else energy / done

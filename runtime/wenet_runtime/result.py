@@ -5,6 +5,8 @@ from typing import Any, Dict, Optional
 
 from numpy.typing import NDArray
 
+from wenet_runtime.policy import Choice
+
 
 @dataclass(frozen=True)
 class Result:
@@ -19,6 +21,10 @@ class Result:
         energy_source: where that is from: the meter's name, `estimate`, or `none`.
         switched: another mode ran before.
         finished_s: monotonic time at which the inference ended.
+        batch_rows: rows that ran together, those of other requests included.
+        choice, decided_s: the decision in full, and when it was made, monotonic.
+        queued: how many waited then, this one included.
+        slowdown: by which the mode's class was slower than its profile then.
     """
 
     outputs: Dict[str, NDArray[Any]]
@@ -31,3 +37,8 @@ class Result:
     energy_source: str
     switched: bool
     finished_s: float
+    batch_rows: int
+    choice: Choice
+    decided_s: float
+    queued: int
+    slowdown: float

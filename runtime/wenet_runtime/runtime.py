@@ -1,40 +1,30 @@
-"""The runtime: one engine thread, a deadline queue before it, the decision after queueing.
+"""The runtime: requests in, answers out; a scheduler and an engine thread in between.
 
-One thread runs all inferences because a CUDA context belongs to a thread and two inferences on one
-small device only delay each other. Waiting is charged to the request, not hidden.
+Waiting is charged to the request, not hidden.
 """
 
-import contextlib
-import os
-import threading
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Optional
+from typing import Callable, Optional
 
-from wenet_runtime.admission import DeadlineQueue, Woken
+from wenet_runtime.admission import Job
+from wenet_runtime.answers import Ask
 from wenet_runtime.budget import Deadline, RequestOptions
-from wenet_runtime.controller import Controller
+from wenet_runtime.cascade import Cascade
 from wenet_runtime.dispatch import Dispatch
+from wenet_runtime.engine_loop import EngineLoop
 from wenet_runtime.engines.base import Tensors
-from wenet_runtime.errors import DeadlineExceeded, Draining, InfeasibleBudget, SettingsError
+from wenet_runtime.errors import Draining, InfeasibleBudget, Refused
+from wenet_runtime.guard import GuardState
 from wenet_runtime.loader import Loader
 from wenet_runtime.meters.base import Meter
-from wenet_runtime.policy import Choice
 from wenet_runtime.pool import Pool
+from wenet_runtime.power_state import PowerState
+from wenet_runtime.prediction import Predictor
 from wenet_runtime.result import Result
+from wenet_runtime.scheduler import Scheduler
 
 PROBE_AFTER_S = 0.05
-
-
-@dataclass(eq=False)
-class _Work:
-    inputs: Tensors
-    rows: int
-    options: RequestOptions
-    deadline: Deadline
-    submitted_s: float
-    future: "Future[Result]" = field(default_factory=Future)
 
 
 class Runtime:
@@ -42,10 +32,10 @@ class Runtime:
 
     Args:
         pool: the resident modes.
-        controller: predicts and chooses.
+        scheduler: queues, predicts and chooses; from now on only used by this runtime.
         meter: measures the energy of each inference.
         loader: brings modes that are wanted and not resident; None if all are.
-        max_queue: how many requests may wait.
+        cascade: the rules that the scheduler's escalation goes by; None without.
         warmup: what the engine thread runs on every resident mode before it takes requests, and on the fastest
             one when a slow device has refused a request; None skips both.
         engine_core: pin the engine thread to this core; None leaves it to the system.
@@ -54,84 +44,120 @@ class Runtime:
     def __init__(
         self,
         pool: Pool,
-        controller: Controller,
+        scheduler: "Scheduler[Ask]",
         meter: Meter,
         *,
         loader: Optional[Loader] = None,
-        max_queue: int = 64,
+        cascade: Optional[Cascade] = None,
         warmup: Optional[Tensors] = None,
         engine_core: Optional[int] = None,
     ) -> None:
         self.pool = pool
-        self.controller = controller
+        self.controller = scheduler.controller
         self.meter = meter
-        self._loader = loader
-        self._dispatch = Dispatch(pool, controller, meter, None if loader is None else loader.want)
-        self._queue: DeadlineQueue[_Work] = DeadlineQueue(max_queue)
-        self._core = engine_core
-        self._warmup = warmup
-        self._busy_until_s = 0.0
-        self._running = 0
-        self._observed_s = 0.0
-        self._last_mode: Optional[str] = None
         self.draining = False
+        self._scheduler = scheduler
+        self._loader = loader
         self._accepting = True
-        self._started: Future[None] = Future()
-        self._thread = threading.Thread(target=self._serve, name="wenet-engine", daemon=True)
-        self._thread.start()
-        self._started.result()
+        self._loop = EngineLoop(
+            pool,
+            scheduler,
+            Dispatch(pool, meter, cascade),
+            meter,
+            loader=loader,
+            warmup=warmup,
+            core=engine_core,
+        )
 
     @property
     def active(self) -> Optional[str]:
         """The mode that answered last."""
-        return self._last_mode
+        return self._loop.last_mode
 
     @property
     def alive(self) -> bool:
         """Whether the engine's thread is there to answer."""
-        return self._thread.is_alive()
+        return self._loop.alive
 
     @property
     def queue_depth(self) -> int:
         """Requests that wait."""
-        return len(self._queue)
+        return len(self._scheduler)
 
     @property
     def pending(self) -> int:
         """Requests accepted and not answered yet."""
-        return len(self._queue) + self._running
+        return len(self._scheduler) + self._loop.running
 
-    def submit(self, inputs: Tensors, options: RequestOptions, start_s: float) -> "Future[Result]":
+    @property
+    def power(self) -> Optional[PowerState]:
+        """What the power budget planned last; None without one."""
+        with self._loop.changed:
+            return None if self._scheduler.power is None else self._scheduler.power.state
+
+    @property
+    def guard(self) -> Optional[GuardState]:
+        """What the cascade's guard holds; None without a cascade."""
+        with self._loop.changed:
+            return None if self._scheduler.escalation is None else self._scheduler.escalation.guard.state
+
+    def submit(self, inputs: Tensors, options: RequestOptions, start_s: float, client: str = "") -> "Future[Result]":
         """Accept a request or refuse it at once.
 
         Args:
             inputs: every input by name, (batch, …), already checked against the bundle.
             options: what the request asks for.
             start_s: monotonic time of its first byte; its budget counts from there.
+            client: who asks, for what is shared out among clients.
 
         Returns:
             A future. Cancelling it takes the request out of the queue; it fails once it runs.
             It raises what `Controller.choose` raises, `DeadlineExceeded`, or `EngineError`.
 
         Raises:
-            Draining, QueueFull, and what `Controller.choose` raises for the predicted wait.
+            Draining, and what `Scheduler.submit` raises.
         """
         if not self._accepting:
             raise Draining("the server is shutting down and takes no new work: send to another one")
         now_s = time.monotonic()
         rows = next(iter(inputs.values())).shape[0]
-        work = _Work(inputs, rows, options, Deadline(start_s, options.effective_ms), now_s)
-        at_s = work.deadline.at_s
-        wait_ms = max(0.0, self._busy_until_s - now_s) * 1e3 + self._queue.wait_ms(priority=options.priority, at_s=at_s)
-        try:
-            choice = self._dispatch.choose(options, work.deadline, rows=rows, now_s=now_s, wait_ms=wait_ms)
-        except InfeasibleBudget:
-            if now_s - self._observed_s > PROBE_AFTER_S:
-                self._queue.wake()
-            raise
-        work.future.add_done_callback(lambda future: self._queue.discard(work) if future.cancelled() else None)
-        self._queue.put(work, priority=options.priority, at_s=at_s, expected_ms=choice.median_ms)
-        return work.future
+        shapes = tuple((name, array.shape[1:], array.dtype) for name, array in inputs.items())
+        budget = options.budget
+        job = Job(
+            Ask(inputs),
+            rows,
+            options,
+            Deadline(start_s, options.effective_ms),
+            now_s,
+            client=client,
+            kind=(shapes, options.mode, options.on_miss, budget.energy_mj, budget.min_accuracy),
+        )
+        job.work.future.add_done_callback(lambda future: self._discard(job) if future.cancelled() else None)
+        loop = self._loop
+        with loop.changed:
+            try:
+                choice = self._scheduler.submit(job, now_s, self.pool.residency)
+            except Refused as refusal:
+                loop.refused(refusal)
+                if isinstance(refusal, InfeasibleBudget) and now_s - loop.observed_s > PROBE_AFTER_S:
+                    loop.probe_soon()
+                raise
+            loop.bring(choice.wanted)
+            loop.changed.notify()
+        return job.work.future
+
+    def _discard(self, job: "Job[Ask]") -> None:
+        with self._loop.changed:
+            self._scheduler.discard(job)
+
+    def observe_overhead(self, overhead_ms: float) -> None:
+        """Feed back what a reply took after its inference."""
+        self.tell(lambda predictor: predictor.observe_overhead(overhead_ms))
+
+    def tell(self, what: Callable[[Predictor], None]) -> None:
+        """Tell the predictor something, from any thread."""
+        with self._loop.changed:
+            what(self.controller.predictor)
 
     def drain(self) -> None:
         """Say to whoever asks that this runtime is about to stop; work is still taken."""
@@ -149,102 +175,10 @@ class Runtime:
             Whether all accepted work was finished in time.
         """
         self.refuse()
-        self._queue.close()
-        self._thread.join(timeout_s)
-        finished = not self._thread.is_alive()
+        finished = self._loop.close(timeout_s)
         if finished:  # engines in use cannot be freed
             if self._loader is not None:
                 self._loader.close()
             self.pool.close()
             self.meter.close()
         return finished
-
-    def _serve(self) -> None:
-        try:
-            self._start()
-        except Exception as error:  # noqa: BLE001 - handed to the constructor, which raises it
-            self._started.set_exception(error)
-            return
-        self._started.set_result(None)
-        while True:
-            try:
-                work = self._queue.get()
-            except Woken:
-                # A request that meets the same failure reports it; the thread must outlive a probe.
-                with contextlib.suppress(Exception):
-                    self._probe()
-                continue
-            if work is None:
-                return
-            if not work.future.set_running_or_notify_cancel():
-                continue
-            self._running = 1
-            try:
-                result = self._answer(work)
-            except Exception as error:  # noqa: BLE001 - the engine thread must outlive any one request
-                work.future.set_exception(error)
-            else:
-                work.future.set_result(result)
-            finally:
-                self._running = 0
-                self._busy_until_s = 0.0
-
-    def _start(self) -> None:
-        """Pin this thread and run every mode once or more on it."""
-        try:
-            if self._core is not None:
-                os.sched_setaffinity(0, {self._core})  # 0: this thread alone
-        except (OSError, AttributeError) as error:  # no such core, or a system that cannot pin
-            reason = getattr(error, "strerror", None) or "this system cannot pin threads"
-            raise SettingsError(f"cannot pin the engine to core {self._core}: {reason}") from None
-        if self._warmup is not None:
-            self._dispatch.warm_up(self._warmup)
-
-    def _probe(self) -> None:
-        """Run the fastest mode once, to learn whether the device is still as slow as it was.
-
-        Called when a request was refused and nothing ran lately: without this a device that was slow once
-        could refuse every request and so never be seen fast again.
-        """
-        if self._warmup is None:
-            return
-        self.controller.doubt()
-        mode_id, start_s, end_s = self._dispatch.probe(self._warmup)
-        rows = next(iter(self._warmup.values())).shape[0]
-        self._observe(mode_id, start_s, end_s, rows)
-
-    def _observe(self, mode_id: str, start_s: float, end_s: float, rows: int) -> None:
-        self._observed_s = end_s
-        self.controller.observe(mode_id, (end_s - start_s) * 1e3, rows, end_s)
-
-    def _answer(self, work: _Work) -> Result:
-        now_s = time.monotonic()
-        if work.deadline.left_ms(now_s) <= 0 and (
-            work.options.on_miss != "late" or work.options.protocol_ended(work.deadline.elapsed_ms(now_s))
-        ):
-            raise DeadlineExceeded(
-                f"the budget of {work.deadline.limit_ms:g} ms ended while the request waited",
-                executed=False,
-                budget_ms=work.deadline.limit_ms,
-            )
-
-        def chosen(choice: Choice) -> None:
-            self._busy_until_s = now_s + choice.median_ms / 1e3
-
-        run = self._dispatch.run(work.inputs, work.options, work.deadline, now_s=now_s, chosen=chosen)
-        choice = run.choice
-        self._observe(choice.mode_id, run.start_s, run.end_s, work.rows)
-        switched = self._last_mode not in (None, choice.mode_id)
-        self._last_mode = choice.mode_id
-        return Result(
-            outputs=run.outputs,
-            mode_id=choice.mode_id,
-            reason=choice.reason,
-            predicted_ms=work.deadline.elapsed_ms(now_s) + choice.median_ms,
-            queue_ms=(now_s - work.submitted_s) * 1e3,
-            infer_ms=(run.end_s - run.start_s) * 1e3,
-            energy_mj=run.energy_mj,
-            energy_source=run.energy_source,
-            switched=switched,
-            finished_s=run.end_s,
-        )

@@ -44,6 +44,27 @@ class Settings(BaseSettings):
     attainment: float = Field(
         default=0.99, gt=0, lt=1, description="probability with which a chosen mode must finish in time"
     )
+    power_w: Optional[float] = Field(
+        default=None, gt=0, le=100_000, description="average power of the whole board that holds over a window, W"
+    )
+    power_window_s: float = Field(default=60.0, ge=1, le=86_400, description="window of --power-w, s")
+    energy_wh: Optional[float] = Field(
+        default=None, gt=0, le=1e6, description="energy that shall last for --hours from the start, Wh"
+    )
+    hours: Optional[float] = Field(default=None, gt=0, le=100_000, description="how long --energy-wh shall last")
+    idle_w: Optional[float] = Field(
+        default=None, ge=0, le=100_000, description="what the idle board draws, W; asked of the meter if not given"
+    )
+    cascade: bool = Field(default=False, description="try the cheaper modes first that the bundle is calibrated for")
+    max_batch_rows: int = Field(
+        default=8, ge=1, le=1024, description="rows of requests that may run together where the profile says it pays"
+    )
+    max_delay_ms: float = Field(
+        default=0.0, ge=0, le=10_000, description="how long a request may wait for company in a batch, ms"
+    )
+    decision_log: Optional[Path] = Field(
+        default=None, description="file of JSON lines that tells every decision; read it with `wenet-runtime explain`"
+    )
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     engine: str = Field(

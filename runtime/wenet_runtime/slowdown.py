@@ -1,69 +1,196 @@
-"""The live filter: how much slower the device is than its profile right now, and how uncertain that is."""
+"""The live filter: how much slower the device is than its profile right now, and how uncertain that is.
+
+What slows a device does not slow every mode alike: a lower clock stretches whatever computes, another process
+that streams through memory stretches whatever waits for memory. So modes are of two classes (`classes_of`), each
+with its own factor, and what one class shows is carried over to the other until that one is seen again.
+"""
 
 import math
-import threading
 from collections import deque
-from typing import Deque, Optional, Sequence, Tuple
+from typing import Deque, Dict, List, Mapping, Optional, Tuple
 
-# Worsening is believed when four of the last five requests show it, improving when most of the longer
-# window does. Fewer say little: a core that is shared delays single requests by whole time slices.
-FAST_WINDOW = 5
-FAST_RANK = 1  # the second smallest of the fast window: one lucky request hides nothing
-SLOW_WINDOW = 15
-EXCESS_WINDOW = 128
-# What was seen longer ago than this says little about now: an idle device drifts back to its profile.
-FORGET_S = 20.0
-FLOOR = 0.5
+from wenet_runtime.residuals import Residuals
 
-
-def quantile(ordered: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of the ascending sequence does not exceed."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+# The longest run of observations that a change is looked for in.
+RUN = 15
+# Fewer say nothing about the noise: a change is then believed when four of five show it.
+LEAST_NOISE = 15
+# Half of what an idle device was slower is forgotten in this time: it drifts back to its profile.
+HALF_LIFE_S = 20.0
+# Nothing below a tenth or above a thousand times a profile is a speed: a clock has jumped.
+FLOOR, CEILING = 0.1, 1000.0
+COMPUTE, MEMORY = 0, 1
 
 
-class Slowdown:
-    """One factor for all modes, from measured over profiled time of recent requests.
+def classes_of(rates: Mapping[str, float]) -> Dict[str, int]:
+    """The class of each mode, from the operations it does per millisecond on an idle device.
 
-    What slows every request (lower clocks) moves `factor`. What stalls some of them (a time slice lost to
-    another process) does not, but widens `excess_ms`, the empirical quantile of what came on top of
-    factor × profile. It is kept in milliseconds because a stall is as long for a quick mode as for a slow
-    one, and it is that of this device, not of a fitted curve.
+    A mode that does less than half of what the best one does per millisecond spends most of its time waiting for
+    something else: `MEMORY`. The others are `COMPUTE`, and so is one whose rate is unknown (0, or not finite).
+    """
+    best = max((rate for rate in rates.values() if math.isfinite(rate)), default=0.0)
+    return {name: MEMORY if 0 < rate < best / 2 else COMPUTE for name, rate in rates.items()}
+
+
+class ClassFilter:
+    """One class of modes: how much slower it is, and what comes on top of that.
+
+    The factor holds until what is seen would be too unlikely under the noise seen before, then it is the median of
+    what showed the change: the noise itself sets the hysteresis. Worsening is believed sooner than improving,
+    because a missed deadline costs more than a point of accuracy.
 
     Args:
-        attainment: the share of requests that factor × profile + `excess_ms` shall cover.
+        attainment: the share of runs that `bound_ms` shall cover.
+
+    Attributes:
+        factor: time over profile since the last change.
+        middle: half of the runs take at most this times factor × profile.
+        spread: what a run takes at the most, over factor × profile, stalls apart; None: too little seen.
+        excess_ms: what stalls add, in the share asked for.
     """
 
     def __init__(self, attainment: float) -> None:
+        self._miss = 1.0 - attainment
+        # Who allows many misses still wants no change believed that chance alone shows every few requests.
+        self._rare = min(self._miss, 0.01)
         self._attainment = attainment
-        # The server's thread asks before queueing, the engine's thread asks again and observes.
-        self._lock = threading.Lock()
-        self._ratios: Deque[Tuple[float, float]] = deque(maxlen=SLOW_WINDOW)
-        self._excesses: Deque[Tuple[float, float]] = deque(maxlen=EXCESS_WINDOW)
+        size = int(min(4096, max(256, 4 / self._miss)))
+        self._noise = Residuals(size)  # time over factor × profile
+        self._excess = Residuals(size)
+        self._run: Deque[Tuple[float, float]] = deque(maxlen=RUN)  # time over profile, and that profile, ms
         self.factor = 1.0
-        self.excess_ms: Optional[float] = None  # None: too little seen, each mode's profile gives its own
+        self.middle = 1.0
+        self.spread: Optional[float] = None
+        self.excess_ms = 0.0
 
-    def observe(self, measured_ms: float, profiled_ms: float, now_s: float) -> None:
-        """Take in one finished inference: its time, and the mode's profiled median for the same batch."""
-        with self._lock:
-            self._excesses.append((now_s, max(0.0, measured_ms - self.factor * profiled_ms)))
-            self._ratios.append((now_s, measured_ms / profiled_ms))
-            self._update(now_s)
+    def observe(self, ratio: float, profiled_ms: float) -> bool:
+        """Take in a measured over a profiled time, and that profiled time; True if the factor moved."""
+        self._run.append((ratio, profiled_ms))
+        self._learn(ratio, profiled_ms)
+        length = self._changed()
+        if length:
+            shown = list(self._run)[-length:]
+            self._noise.forget_latest(length)
+            self._excess.forget_latest(length)
+            ordered = sorted(ratio for ratio, _ in shown)
+            self.factor = min(CEILING, max(FLOOR, ordered[length // 2]))  # of two, the slower
+            self._run.clear()
+            for ratio, profiled_ms in shown:
+                self._learn(ratio, profiled_ms)
+        if len(self._noise) >= LEAST_NOISE:
+            self.middle = self._noise.quantile(0.5)
+            self.spread = self._body()
+            self.excess_ms = self._excess.quantile(self._attainment)
+        return length > 0
 
-    def forget(self, now_s: float) -> None:
-        """Let old observations go; called before a decision, cheap when nothing is old."""
-        with self._lock:
-            if self._excesses and now_s - self._excesses[0][0] > FORGET_S:
-                self._update(now_s)
+    def _learn(self, ratio: float, profiled_ms: float) -> None:
+        relative = ratio / self.factor
+        self._noise.add(relative)
+        # A stall is as long for a quick mode as for a slow one, so it is kept in milliseconds.
+        self._excess.add(max(0.0, (relative - self._body()) * self.factor * profiled_ms))
 
-    def _update(self, now_s: float) -> None:
-        for window in (self._ratios, self._excesses):
-            while window and now_s - window[0][0] > FORGET_S:
-                window.popleft()
-        ratios = [ratio for _, ratio in self._ratios]
-        if len(ratios) < FAST_WINDOW:
-            self.factor = 1.0
-        else:
-            fast = sorted(ratios[-FAST_WINDOW:])[FAST_RANK]
-            self.factor = max(fast, quantile(sorted(ratios), 0.5), FLOOR)
-        excesses = sorted(excess for _, excess in self._excesses)
-        self.excess_ms = quantile(excesses, self._attainment) if len(excesses) >= SLOW_WINDOW else None
+    def _body(self) -> float:
+        """What chance takes off on its lucky side it adds on the other; what comes on top of that is a stall."""
+        middle = self._noise.quantile(0.5)
+        return max(middle, 2 * middle - self._noise.quantile(self._miss))
+
+    def _changed(self) -> int:
+        """How many of the latest runs show that the factor is another one; 0 if none do.
+
+        A run of k shows it when even the least striking of them lies so far out in the noise before them that k
+        in a row are rarer than two misses in a row (worse) or three (better). A single one never does.
+        """
+        others = len(self._noise) - len(self._run)
+        if others < LEAST_NOISE:
+            return self._changed_early()
+        worse, better = self._rare**2, self._rare**3
+        low, high = math.inf, 0.0
+        for length, (ratio, _) in enumerate(reversed(self._run), 1):
+            relative = ratio / self.factor
+            low, high = min(low, relative), max(high, relative)
+            of = len(self._noise) - length + 1
+            up = (self._noise.at_least(low) - length + 1) / of
+            down = (self._noise.at_most(high) - length + 1) / of
+            if length > 1 and (up**length <= worse or down**length <= better):
+                return length
+            if up**RUN > worse and down**RUN > better:
+                return 0
+        return 0
+
+    def _changed_early(self) -> int:
+        if len(self._run) < 5:
+            return 0
+        last = sorted(ratio / self.factor for ratio, _ in list(self._run)[-5:])
+        return 5 if last[1] > 1.1 or last[3] < 1 / 1.1 else 0
+
+    def scale(self, by: float) -> None:
+        """Something else says that everything takes `by` times as long from now on."""
+        self.factor = min(CEILING, max(FLOOR, self.factor * by))
+        self._run.clear()
+
+    def restart(self) -> None:
+        """What was learned of this device's speed is void; what was learned of its noise is kept."""
+        self.factor = 1.0
+        self._run.clear()
+
+
+class Slowdown:
+    """Both classes together. Clocks are passed in, monotonic seconds that may jump.
+
+    Args:
+        attainment: the share of runs that the bounds shall cover.
+    """
+
+    def __init__(self, attainment: float) -> None:
+        self.classes: List[ClassFilter] = [ClassFilter(attainment), ClassFilter(attainment)]
+        self._decayed_s: Optional[float] = None
+
+    @property
+    def factor(self) -> float:
+        """Of the class that is slowed more: what stands for the device."""
+        return max(one.factor for one in self.classes)
+
+    def observe(self, which: int, measured_ms: float, profiled_ms: float, now_s: float) -> None:
+        """Take in one finished run of a class: its time and its profiled median."""
+        ratio = measured_ms / profiled_ms
+        if not (math.isfinite(ratio) and ratio > 0):
+            return
+        self.forget(now_s)
+        one, other = self.classes[which], self.classes[1 - which]
+        before = one.factor
+        if one.observe(ratio, profiled_ms):
+            self._carry(one.factor / before, one, other)
+        self._decayed_s = now_s
+
+    @staticmethod
+    def _carry(by: float, one: ClassFilter, other: ClassFilter) -> None:
+        """What slowed one class slows the other too, until that one is seen; what it is freed from frees the other,
+        but not below its profile: it may have been slowed by less.
+        """
+        wanted = other.factor * by
+        if by < 1:
+            wanted = max(wanted, min(other.factor, 1.0))
+        if wanted != other.factor:
+            other.scale(wanted / other.factor)
+
+    def forget(self, now_s: float) -> bool:
+        """Let an idle device drift back to its profile; called before a decision. True if anything changed."""
+        last = self._decayed_s
+        if last is None or now_s - last < HALF_LIFE_S / 2:
+            return False
+        kept = 0.5 ** ((now_s - last) / HALF_LIFE_S)
+        for one in self.classes:
+            one.scale((1 + (one.factor - 1) * kept) / one.factor)
+        self._decayed_s = now_s
+        return True
+
+    def clock_changed(self, by: float) -> None:
+        """The clock now runs `by` times as fast (0.5: half): expect it at once instead of learning it by misses."""
+        if math.isfinite(by) and by > 0:
+            for one in self.classes:
+                one.scale(1 / by)
+
+    def restart(self) -> None:
+        """Another power setting: what was learned of the speed says nothing any more."""
+        for one in self.classes:
+            one.restart()

@@ -26,6 +26,8 @@ NAMES = (
     "table_error",
     "searching",
     "searching_trained",
+    "energy_budget",
+    "decisions",
 )
 
 
@@ -63,7 +65,7 @@ def test_a_figure_over_its_goal_is_not_met() -> None:
 def test_every_benchmark_is_tested_here() -> None:
     helpers = {
         "__init__", "common", "report", "bare_handler", "networks", "floors", "variants", "bundles", "resident",
-        "arms", "trained", "curves", "plain_ways", "synthetic_spaces",
+        "arms", "trained", "curves", "plain_ways", "synthetic_spaces", "energy_world",
     }  # fmt: skip
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - helpers == set(NAMES)
     assert importlib.util.find_spec("benchmarks.common") is not None

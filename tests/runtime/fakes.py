@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from wenet_runtime.bundle import Bundle, Mode
 from wenet_runtime.controller import Controller
+from wenet_runtime.decision_log import DecisionLog
 from wenet_runtime.engines.base import Artifact, Tensors
 from wenet_runtime.engines.sim import SimBackend, SimEngine
 from wenet_runtime.loader import Loader
@@ -19,6 +20,8 @@ from wenet_runtime.meters.none import NoMeter
 from wenet_runtime.pool import Pool
 from wenet_runtime.profile import Profile
 from wenet_runtime.runtime import Runtime
+from wenet_runtime.scheduler import Scheduler
+from wenet_runtime.service.decisions import Decisions
 from wenet_runtime.service.envelope import App
 from wenet_runtime.service.inference import Service
 from wenet_runtime.service.metrics import Metrics
@@ -210,9 +213,11 @@ def make_service(
     pool = Pool(bundle, backend, no_artifact, load=memory_kb is None)
     loader = None if memory_kb is None else Loader(pool, memory_kb * KB, "m0", (), rest_s=0.0)
     profiles = {mode.id: profile(medians_ms[mode.id], (energies_mj or {}).get(mode.id)) for mode in bundle.modes}
-    runtime = Runtime(pool, Controller(bundle.modes, profiles), meter or NoMeter(), loader=loader, max_queue=max_queue)
+    scheduler = Scheduler(Controller(bundle.modes, profiles), max_queue=max_queue)
+    runtime = Runtime(pool, scheduler, meter or NoMeter(), loader=loader)
     backend.runs.clear()
-    return Service(bundle, runtime, Metrics(bundle, runtime), defaults or Defaults())
+    decisions = Decisions(DecisionLog(), runtime.controller)
+    return Service(bundle, runtime, Metrics(bundle, runtime), defaults or Defaults(), decisions)
 
 
 class Client:

@@ -1,89 +1,89 @@
-"""The deadline queue: priority, then deadline, then arrival; bounded; and it knows its work."""
+"""The deadline queue: priority, then the earliest deadline, then arrival; bounded; anything may be taken out."""
 
 import math
-import threading
-from typing import List, Optional
+from typing import Any, List, Optional
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.runtime.fakes import PATIENCE_S
-from wenet_runtime.admission import DeadlineQueue
+from wenet_runtime.admission import DeadlineQueue, Job
+from wenet_runtime.budget import Budget, Deadline, RequestOptions
 from wenet_runtime.errors import QueueFull
 
 
-def put(queue: "DeadlineQueue[str]", work: str, *, priority: int = 2, at_s: float = math.inf, ms: float = 1.0) -> None:
-    queue.put(work, priority=priority, at_s=at_s, expected_ms=ms)
+def job(work: Any, *, budget_ms: Optional[float] = None, **options: Any) -> "Job[Any]":
+    wanted = RequestOptions(budget=Budget(budget_ms), **options)
+    return Job(work, 1, wanted, Deadline(0.0, wanted.effective_ms), 0.0)
 
 
-def drain(queue: "DeadlineQueue[str]") -> List[Optional[str]]:
-    return [queue.get() for _ in range(len(queue))]
+def drained(queue: "DeadlineQueue[Any]") -> List[Any]:
+    """The work, most urgent first."""
+    found = []
+    while queue.first is not None:
+        found.append(queue.first.work)
+        queue.remove(queue.first)
+    return found
 
 
-def test_priority_comes_first_then_deadline_then_arrival() -> None:
-    queue: DeadlineQueue[str] = DeadlineQueue(10)
-    put(queue, "never due, first come")
-    put(queue, "never due, second come")
-    put(queue, "late", at_s=9.0)
-    put(queue, "soon", at_s=1.0)
-    put(queue, "unimportant and due", priority=3, at_s=0.5)
-    put(queue, "important", priority=1)
-    wanted = ["important", "soon", "late", "never due, first come", "never due, second come", "unimportant and due"]
-    assert drain(queue) == wanted
+def test_priority_then_deadline_then_arrival() -> None:
+    queue: DeadlineQueue[str] = DeadlineQueue(9)
+    for one in (
+        job("last", priority=3, budget_ms=1.0),
+        job("without a deadline"),
+        job("soon", budget_ms=10.0),
+        job("sooner", budget_ms=5.0),
+        job("as soon", budget_ms=10.0),
+        job("first", priority=1),
+    ):
+        queue.put(one)
+    assert drained(queue) == ["first", "sooner", "soon", "as soon", "without a deadline", "last"]
 
 
-def test_a_full_queue_refuses_and_keeps_what_it_has() -> None:
-    queue: DeadlineQueue[str] = DeadlineQueue(2)
-    put(queue, "a")
-    put(queue, "b")
-    with pytest.raises(QueueFull, match=r"2 requests wait already.*--max-queue"):
-        put(queue, "c", priority=1)
-    assert drain(queue) == ["a", "b"]
+def test_a_full_queue_refuses() -> None:
+    queue: DeadlineQueue[int] = DeadlineQueue(2)
+    queue.put(job(0))
+    queue.put(job(1))
+    with pytest.raises(QueueFull, match="2 requests wait already"):
+        queue.put(job(2))
+    assert len(queue) == 2
 
 
-def test_the_wait_is_that_of_everything_as_urgent_or_more() -> None:
-    queue: DeadlineQueue[str] = DeadlineQueue(10)
-    put(queue, "a", at_s=1.0, ms=1.0)
-    put(queue, "b", at_s=2.0, ms=10.0)
-    put(queue, "c", priority=1, at_s=9.0, ms=100.0)
-    assert queue.wait_ms(priority=2, at_s=1.5) == 101.0
-    assert queue.wait_ms(priority=2, at_s=2.0) == 111.0
-    assert queue.wait_ms(priority=1, at_s=1.0) == 0.0
-    assert queue.wait_ms(priority=3, at_s=0.0) == 111.0
+def test_a_place_counts_those_that_would_run_before() -> None:
+    queue: DeadlineQueue[int] = DeadlineQueue(9)
+    for at, budget_ms in enumerate((5.0, 10.0, 10.0, 20.0)):
+        queue.put(job(at, budget_ms=budget_ms))
+    assert [queue.place(job(9, budget_ms=ms)) for ms in (1.0, 5.0, 10.0, 15.0, 99.0)] == [0, 1, 3, 3, 4]
+    assert queue.place(job(9, budget_ms=99.0, priority=1)) == 0
+    assert queue.place(job(9)) == 4
 
 
-def test_discarded_work_is_gone_and_the_rest_keeps_its_order() -> None:
-    queue: DeadlineQueue[str] = DeadlineQueue(10)
-    for at_s, work in ((5, "5"), (1, "1"), (4, "4"), (2, "2"), (3, "3")):
-        put(queue, work, at_s=at_s)
-    queue.discard("1")
-    queue.discard("4")
-    queue.discard("never put")
-    assert len(queue) == 3
-    assert drain(queue) == ["2", "3", "5"]
+def test_what_does_not_wait_cannot_be_taken_out() -> None:
+    queue: DeadlineQueue[int] = DeadlineQueue(9)
+    inside, outside = job(0, budget_ms=5.0), job(1, budget_ms=5.0)
+    queue.put(inside)
+    assert not queue.remove(outside)
+    assert queue.remove(inside)
+    assert not queue.remove(inside)
+    assert queue.first is None
 
 
-def test_a_closed_queue_gives_what_it_has_and_then_nothing() -> None:
-    queue: DeadlineQueue[str] = DeadlineQueue(10)
-    put(queue, "a")
-    queue.close()
-    assert [queue.get(), queue.get()] == ["a", None]
+def test_late_work_ends_with_the_protocol_s_deadline_alone() -> None:
+    assert job(0, budget_ms=5.0).ends_s == 0.005
+    assert job(0, budget_ms=5.0, on_miss="late").ends_s == math.inf
+    assert job(0, budget_ms=5.0, protocol_ms=9.0, on_miss="late").ends_s == 0.009
+    assert job(0).ends_s == math.inf
 
 
-def test_a_waiting_reader_is_woken_by_work_and_by_the_end() -> None:
-    queue: DeadlineQueue[str] = DeadlineQueue(10)
-    taken: List[Optional[str]] = []
-    first = threading.Event()
-
-    def read() -> None:
-        taken.append(queue.get())
-        first.set()
-        taken.append(queue.get())
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    put(queue, "a")
-    assert first.wait(PATIENCE_S)
-    queue.close()
-    reader.join(PATIENCE_S)
-    assert not reader.is_alive()
-    assert taken == ["a", None]
+@given(st.lists(st.tuples(st.integers(1, 3), st.one_of(st.none(), st.floats(1.0, 9.0)), st.booleans()), max_size=20))
+def test_whatever_is_put_and_taken_out_the_rest_stays_in_order(steps: Any) -> None:
+    queue: DeadlineQueue[int] = DeadlineQueue(99)
+    jobs = [job(at, priority=priority, budget_ms=ms) for at, (priority, ms, _) in enumerate(steps)]
+    for one in jobs:
+        queue.put(one)
+    for one, (_, _, gone) in zip(jobs, steps):
+        if gone:
+            assert queue.remove(one)
+    kept = [one for one, (_, _, gone) in zip(jobs, steps) if not gone]
+    wanted = sorted(kept, key=lambda one: (one.options.priority, one.deadline.at_s, one.work))
+    assert drained(queue) == [one.work for one in wanted]

@@ -2,14 +2,45 @@
 
 import dataclasses
 import math
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wenet_runtime.errors import BudgetImpossible, InfeasibleBudget, NotResident, Refused
-from wenet_runtime.policy import Candidate, Limits, select
+from wenet_runtime.policy import Choice, Forecast, Limits
+from wenet_runtime.policy import select as select_among
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One allowed mode, as a row of a forecast."""
+
+    mode_id: str
+    accuracy: float
+    median_ms: float
+    bound_ms: float
+    idle_ms: float
+    energy_mj: Optional[float] = None
+    resident: bool = True
+    price_mj: Optional[float] = None
+
+
+def select(candidates: Sequence[Candidate], limits: Limits) -> Choice:
+    """The choice among candidates in any order."""
+    rows = sorted(candidates, key=lambda one: (-one.accuracy, one.median_ms))
+    forecast = Forecast(
+        ids=[one.mode_id for one in rows],
+        accuracies=[one.accuracy for one in rows],
+        medians_ms=[one.median_ms for one in rows],
+        bounds_ms=[one.bound_ms for one in rows],
+        idles_ms=[one.idle_ms for one in rows],
+        energies_mj=[one.energy_mj for one in rows],
+        prices_mj=[one.price_mj for one in rows],
+    )
+    resident = [at for at, one in enumerate(rows) if one.resident]
+    return select_among(forecast, range(len(rows)), limits, resident)
 
 
 def candidate(mode_id: str, accuracy: float, median_ms: float, **more: Any) -> Candidate:
@@ -262,3 +293,60 @@ def test_only_what_is_there_answers_and_only_what_would_have_been_chosen_is_want
     except Refused as refusal:
         wanted, answered = refusal.wanted, None
     assert wanted == (None if best == answered else best)
+
+
+def test_what_others_who_wait_leave_is_kept_and_named() -> None:
+    choice = select(ALL, Limits(left_ms=100.0, limit_ms=100.0, room_ms=20.0))
+    assert (choice.mode_id, choice.reason) == ("middle", "fits")
+    assert choice.passed_over == ("large", "no-room", pytest.approx(55.0), 20.0)
+
+
+def test_where_no_mode_leaves_room_the_quickest_that_is_in_time_answers() -> None:
+    choice = select(ALL, Limits(left_ms=100.0, limit_ms=100.0, room_ms=0.1))
+    assert (choice.mode_id, choice.reason) == ("small", "fits")
+
+
+def test_room_for_others_never_refuses_a_request_nor_breaks_its_pin() -> None:
+    assert select([LARGE], Limits(room_ms=-5.0, pinned=True, on_miss="reject")).mode_id == "large"
+
+
+def test_a_power_budget_tightens_the_choice_and_is_the_reason() -> None:
+    priced = [dataclasses.replace(one, price_mj=one.energy_mj) for one in ALL]
+    choice = select(priced, Limits(price_mj=6.0))
+    assert (choice.mode_id, choice.reason) == ("middle", "energy")
+    assert choice.passed_over == ("large", "over-power", 25.0, 6.0)
+
+
+def test_where_every_mode_exceeds_the_power_budget_the_most_frugal_answers_even_under_reject() -> None:
+    priced = [dataclasses.replace(one, price_mj=one.energy_mj) for one in ALL]
+    assert select(priced, Limits(price_mj=0.0, on_miss="reject")).mode_id == "small"
+
+
+def test_without_known_prices_a_power_budget_leaves_the_quickest() -> None:
+    assert select(ALL, Limits(price_mj=3.0)).mode_id == "small"
+
+
+def test_what_was_passed_over_is_the_next_more_accurate_mode() -> None:
+    assert select(ALL, Limits(left_ms=20.0, limit_ms=20.0)).passed_over == (
+        "large",
+        "too-slow",
+        pytest.approx(55.0),
+        20.0,
+    )
+    over = select(ALL, Limits(left_ms=2.5, limit_ms=2.5)).passed_over
+    assert over is not None and over.mode_id == "middle"
+    assert select(ALL, Limits()).passed_over is None
+    assert select(ALL, Limits(energy_mj=6.0)).passed_over == ("large", "too-dear", 25.0, 6.0)
+
+
+@given(CANDIDATES, LIMITS, st.floats(-5.0, 100.0), st.floats(0.0, 100.0))
+def test_room_and_power_change_which_mode_answers_and_never_whether(
+    candidates: List[Candidate], limits: Limits, room_ms: float, price_mj: float
+) -> None:
+    def outcome(one: Limits) -> Any:
+        try:
+            return select(candidates, one).reason == "degraded"
+        except Refused as refusal:
+            return type(refusal)
+
+    assert outcome(limits._replace(room_ms=room_ms, price_mj=price_mj)) == outcome(limits)

@@ -40,7 +40,8 @@ from wenet_runtime.meters.sim import SimMeter
 from wenet_runtime.pool import Pool
 from wenet_runtime.result import Result
 from wenet_runtime.runtime import Runtime
-from wenet_runtime.slowdown import SLOW_WINDOW
+from wenet_runtime.scheduler import Scheduler
+from wenet_runtime.slowdown import FLOOR, RUN
 
 
 def send(
@@ -77,7 +78,8 @@ class LateClock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> LateClock:
     one = LateClock()
-    monkeypatch.setattr("wenet_runtime.runtime.time", one)
+    for module in ("runtime", "engine_loop"):
+        monkeypatch.setattr(f"wenet_runtime.{module}.time", one)
     return one
 
 
@@ -189,9 +191,9 @@ def test_a_protocol_s_deadline_ends_late_work_too(runtime: Runtime, backend: Set
 def test_when_nothing_fits_any_more_the_request_s_own_wish_decides(
     runtime: Runtime, backend: SettableBackend, clock: LateClock, on_miss: str, mode_id: Optional[str]
 ) -> None:
-    runtime.controller.observe_overhead(3_000.0)  # so that medians and bounds lie far from the clock's noise
+    runtime.observe_overhead(3_000.0)  # so that medians and bounds lie far from the clock's noise
     for _ in range(50):
-        runtime.controller.observe_overhead(1_000.0)
+        runtime.observe_overhead(1_000.0)
     occupy(runtime, backend)
     waiting = send(runtime, 7.0, budget_ms=60_000.0, on_miss=on_miss)
     clock.ahead_s = 58.0  # 2 s are left: more than every median, less than every bound
@@ -288,7 +290,7 @@ def test_closing_finishes_what_was_accepted_and_frees_the_engines(bundle: Bundle
 def test_what_was_measured_teaches_the_controller(runtime: Runtime) -> None:
     for _ in range(5):
         answer(send(runtime, mode="m2"))  # said to take 10 s, takes none
-    assert runtime.controller.slowdown.factor == 0.5  # the filter's floor
+    assert min(one.factor for one in runtime.controller.slowdown.classes) == FLOOR
 
 
 @pytest.mark.parametrize("rows", [1, 4])
@@ -317,7 +319,7 @@ def test_every_mode_is_warmed_on_the_engine_s_own_thread(
     backend.runs.clear()
     pool = Pool(bundle, backend, no_artifact)
     backend.runs.clear()
-    warmed = Runtime(pool, runtime.controller, runtime.meter, warmup={"input": ones(value=3.0)})
+    warmed = Runtime(pool, Scheduler(runtime.controller), runtime.meter, warmup={"input": ones(value=3.0)})
     assert backend.first_numbers == [3.0] * 3 * WARMUP_RUNS
     warmed.close()
 
@@ -326,7 +328,7 @@ def test_a_failing_warm_up_fails_the_start(bundle: Bundle, backend: SettableBack
     pool = Pool(bundle, backend, no_artifact)
     backend.error = EngineError("no memory for this mode")
     with pytest.raises(EngineError, match="no memory"):
-        Runtime(pool, runtime.controller, runtime.meter, warmup={"input": ones()})
+        Runtime(pool, Scheduler(runtime.controller), runtime.meter, warmup={"input": ones()})
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin threads")
@@ -335,7 +337,7 @@ def test_only_the_engine_s_thread_is_pinned(bundle: Bundle, backend: SettableBac
     core = max(allowed)
     seen = []
     backend.run = lambda mode_id, answer, inputs: (seen.append(os.sched_getaffinity(0)), answer())[1]  # type: ignore
-    pinned = Runtime(Pool(bundle, backend, no_artifact), runtime.controller, runtime.meter, engine_core=core)
+    pinned = Runtime(Pool(bundle, backend, no_artifact), Scheduler(runtime.controller), runtime.meter, engine_core=core)
     seen.clear()
     answer(send(pinned))
     assert seen == [{core}]
@@ -346,7 +348,7 @@ def test_only_the_engine_s_thread_is_pinned(bundle: Bundle, backend: SettableBac
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin threads")
 def test_a_core_that_is_not_there_is_refused(runtime: Runtime) -> None:
     with pytest.raises(SettingsError, match="cannot pin the engine to core 4095"):
-        Runtime(runtime.pool, runtime.controller, runtime.meter, engine_core=4095)
+        Runtime(runtime.pool, Scheduler(runtime.controller), runtime.meter, engine_core=4095)
 
 
 def test_the_simulated_answer_points_at_the_largest_number(runtime: Runtime) -> None:
@@ -361,8 +363,8 @@ def test_a_device_that_refuses_is_probed_and_seen_fast_again(
 ) -> None:
     pool = Pool(bundle, backend, no_artifact)
     controller = Controller(bundle.modes, {mode.id: profile(SLOW_MS[mode.id]) for mode in bundle.modes})
-    probed = Runtime(pool, controller, runtime.meter, warmup={"input": ones(value=7.0)})
-    for at in range(SLOW_WINDOW):  # believed a hundred times slower than its profile
+    probed = Runtime(pool, Scheduler(controller), runtime.meter, warmup={"input": ones(value=7.0)})
+    for at in range(RUN):  # believed a hundred times slower than its profile
         controller.observe("m0", 100 * SLOW_MS["m0"], 1, time.monotonic() - 1 + at * 0.01)
     backend.runs.clear()
     end = time.monotonic() + PATIENCE_S
@@ -379,10 +381,11 @@ def test_a_probe_that_fails_leaves_the_engine_s_thread_alive(
     bundle: Bundle, backend: SettableBackend, runtime: Runtime
 ) -> None:
     pool = Pool(bundle, backend, no_artifact)
-    probed = Runtime(pool, runtime.controller, runtime.meter, warmup={"input": ones(value=7.0)})
+    probed = Runtime(pool, Scheduler(runtime.controller), runtime.meter, warmup={"input": ones(value=7.0)})
     backend.entered.clear()
     backend.error = MemoryError("not now")
-    probed._queue.wake()
+    with probed._loop.changed:
+        probed._loop.probe_soon()
     backend.wait_until_running()
     assert answer(send(probed, mode="m0")).mode_id == "m0"
     probed.close()

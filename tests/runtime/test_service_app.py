@@ -345,7 +345,7 @@ def test_under_reject_a_late_answer_teaches_what_replies_take(
 ) -> None:
     assert held_client.service is not None
     learned: List[float] = []
-    monkeypatch.setattr(held_client.service.runtime.controller, "observe_overhead", learned.append)
+    monkeypatch.setattr(held_client.service.runtime, "observe_overhead", learned.append)
     monkeypatch.setattr("wenet_runtime.service.inference._must_be_timely", lambda *of: True)
     monkeypatch.setattr("wenet_runtime.service.inference._met", lambda *of: False)
     response = held_client.infer(headers={"WeNet-Budget-Ms": "5000", "WeNet-On-Miss": "reject"})
@@ -396,8 +396,8 @@ def test_modes_says_what_each_costs_most_accurate_first(held_client: Client, bun
     assert [mode["id"] for mode in found["modes"]] == ["m2", "m1", "m0"]
     last = found["modes"][-1]
     assert set(last) == {
-        "id", "groups", "precision", "macs", "params", "accuracy", "latency_ms", "energy_mj", "energy_source",
-        "resident", "memory_mb", "load_ms", "served", "active_share",
+        "id", "groups", "precision", "macs", "params", "accuracy", "latency_ms", "predicted_ms", "energy_mj",
+        "energy_source", "resident", "memory_mb", "load_ms", "served", "active_share",
     }  # fmt: skip
     assert last["latency_ms"] == {"p50": 1.0, "p95": 1.05, "p99": 1.1}
     assert (last["energy_mj"], last["energy_source"], last["resident"]) == (None, "none", True)

@@ -18,6 +18,7 @@ NAMES = {
     "wenet_mode_switches", "wenet_energy_joules", "wenet_mode_active", "wenet_queue_depth",
     "wenet_inflight_requests", "wenet_power_watts", "wenet_power_sample_age_seconds", "wenet_build_info",
     "wenet_bundle_info", "wenet_mode_resident", "wenet_mode_memory_bytes", "wenet_mode_load_seconds",
+    "wenet_decisions", "wenet_throttled",
 }  # fmt: skip
 
 
@@ -66,6 +67,28 @@ def test_requests_are_counted_by_outcome_and_mode(held_client: Client, bundle: B
     assert (found["wenet_mode_active m0"], found["wenet_mode_active m2"]) == (1, 0)
     assert found[f"wenet_build_info {__version__}"] == 1
     assert found[f"wenet_bundle_info {bundle.sha256}"] == 1
+
+
+def test_decisions_are_counted_by_their_reason(held_client: Client) -> None:
+    held_client.infer()
+    held_client.infer(headers={"WeNet-Mode": "m0"})
+    held_client.infer(headers={"WeNet-Budget-Ms": "0.5"})
+    held_client.infer(headers={"WeNet-Budget-Ms": "x"})  # says nothing about a budget
+    found = {name: value for name, value in read(held_client).items() if name.startswith("wenet_decisions_total")}
+    assert found == {
+        "wenet_decisions_total fits": 1,
+        "wenet_decisions_total pinned": 1,
+        "wenet_decisions_total budget-impossible": 1,
+    }
+
+
+def test_throttling_is_absent_until_it_is_known(held_client: Client) -> None:
+    assert held_client.service is not None
+    assert not [name for name in read(held_client) if name.startswith("wenet_throttled")]
+    held_client.service.metrics.throttled("thermal", False)
+    assert read(held_client)["wenet_throttled thermal"] == 0
+    held_client.service.metrics.throttled("thermal", True)
+    assert read(held_client)["wenet_throttled thermal"] == 1
 
 
 def test_waiting_and_running_work_is_shown(held_client: Client, backend: SettableBackend) -> None:

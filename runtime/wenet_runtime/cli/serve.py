@@ -33,7 +33,7 @@ def serve_until_drained(settings: Settings) -> None:
         )
         _listen(listener, settings)
         server.run(sockets=[listener])
-    finished = daemon.runtime.close(timeout_s=0.0 if server.abandoned else settings.drain_timeout_s)
+    finished = daemon.close(timeout_s=0.0 if server.abandoned else settings.drain_timeout_s)
     if server.abandoned or not finished:
         fail(f"{max(1, server.abandoned)} accepted requests were abandoned after the drain's time", EXIT_FAILURE)
     say("drained")

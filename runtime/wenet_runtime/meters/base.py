@@ -18,9 +18,11 @@ class Meter(Protocol):
 
     Attributes:
         source: what stands in `WeNet-Energy-Source`: `rail:<name>`, `nvml`, `rapl`, `sim` or `none`.
+        idle_w: what the whole board draws when nothing runs, W; None when unknown.
     """
 
     source: str
+    idle_w: Optional[float]
 
     def energy_mj(self, start_s: float, end_s: float) -> Optional[float]:
         """Energy of a window of the monotonic clock in which the engine was busy, mJ; None when unknown."""

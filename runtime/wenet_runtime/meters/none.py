@@ -9,6 +9,7 @@ class NoMeter:
     """Answers that it does not know."""
 
     source = "none"
+    idle_w: Optional[float] = None
 
     def energy_mj(self, start_s: float, end_s: float) -> Optional[float]:
         """Unknown."""

@@ -4,7 +4,7 @@ from typing import Optional
 
 from wenet_runtime.meters.base import Power
 
-BUSY_W = 5.0  # about a small board under load; invented, not measured
+BUSY_W, IDLE_W = 5.0, 2.0  # about a small board; invented, not measured
 
 
 class SimMeter:
@@ -12,12 +12,14 @@ class SimMeter:
 
     Args:
         busy_w: the simulated power of a busy device, W.
+        idle_w: that of an idle one, W.
     """
 
     source = "sim"
 
-    def __init__(self, busy_w: float = BUSY_W) -> None:
+    def __init__(self, busy_w: float = BUSY_W, idle_w: float = IDLE_W) -> None:
         self._busy_w = busy_w
+        self.idle_w: Optional[float] = idle_w
 
     def energy_mj(self, start_s: float, end_s: float) -> Optional[float]:
         """Constant power over the window, mJ."""

@@ -1,5 +1,6 @@
 """The application: its routes, and how errors leave it."""
 
+from dataclasses import asdict
 from typing import Any, Dict, FrozenSet, Optional
 
 from fastapi import FastAPI, Request
@@ -8,6 +9,7 @@ from starlette.responses import Response
 
 from wenet_runtime import __version__
 from wenet_runtime.bundle import Mode
+from wenet_runtime.decision import members_of
 from wenet_runtime.errors import WeNetError
 from wenet_runtime.pool import Cost
 from wenet_runtime.service.encoding import json_bytes
@@ -59,6 +61,8 @@ def create_app(service: Service, *, hosts: Optional[FrozenSet[str]] = None) -> A
     return Envelope(app, hosts=hosts, closing=lambda: service.runtime.draining)
 
 
+SHOWN_DECISIONS = 20
+
 _RESPONSES: Dict[Any, Dict[str, Any]] = {
     status: {"description": ", ".join(slug for slug, (code, _) in PROBLEMS.items() if code == status)}
     for status in sorted({status for status, _ in PROBLEMS.values()})
@@ -99,6 +103,9 @@ def _modes(service: Service) -> Dict[str, Any]:
         "active": runtime.active,
         "slowdown": round(runtime.controller.slowdown.factor, 4),
         "memory_mb": _rounded(runtime.pool.memory_mb),
+        "power": None if runtime.power is None else asdict(runtime.power),
+        "guard": None if runtime.guard is None else asdict(runtime.guard),
+        "decisions": [members_of(one) for one in service.decisions.log.latest(SHOWN_DECISIONS)],
         "modes": [_mode(service, mode, costs[mode.id], total) for mode in service.bundle.modes],
     }
 
@@ -115,6 +122,7 @@ def _mode(service: Service, mode: Mode, cost: Cost, total: int) -> Dict[str, Any
         "params": mode.params,
         "accuracy": mode.accuracy.value,
         "latency_ms": {name: _rounded(value) for name, value in zip(("p50", "p95", "p99"), percentiles)},
+        "predicted_ms": _predicted(service, mode),
         "energy_mj": _rounded(None if profile is None else profile.energy_mj),
         "energy_source": "none" if profile is None else profile.energy_source,
         "resident": cost.resident,
@@ -123,6 +131,17 @@ def _mode(service: Service, mode: Mode, cost: Cost, total: int) -> Dict[str, Any
         "served": served,
         "active_share": round(served / total, 4) if total else 0.0,
     }
+
+
+def _predicted(service: Service, mode: Mode) -> Optional[Dict[str, Any]]:
+    """What a row is predicted to take now: half of the requests, and the share asked for."""
+    controller = service.runtime.controller
+    at = controller.predictor.index.get(mode.id)
+    if at is None:
+        return None
+    forecast = controller.forecast(1)
+    share = f"p{100 * controller.attainment:g}"
+    return {"p50": _rounded(forecast.medians_ms[at]), share: _rounded(forecast.bounds_ms[at])}
 
 
 def _rounded(value: Optional[float]) -> Optional[float]:

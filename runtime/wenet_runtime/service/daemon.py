@@ -2,16 +2,19 @@
 
 import ipaddress
 from dataclasses import dataclass
-from typing import FrozenSet, Mapping, Optional
+from typing import FrozenSet, Optional
 
-from wenet_runtime.budget import Budget, RequestOptions
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.canary import golden_inputs
 from wenet_runtime.controller import Controller
-from wenet_runtime.errors import BudgetImpossible, EnergyUnavailable, SettingsError
+from wenet_runtime.decision_log import DecisionLog
+from wenet_runtime.errors import SettingsError
 from wenet_runtime.loader import Loader
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.app import create_app
+from wenet_runtime.service.deciding import cascade_of, check_feasible, make_scheduler
+from wenet_runtime.service.decisions import Decisions
+from wenet_runtime.service.device_watch import Callbacks, DeviceWatch
 from wenet_runtime.service.envelope import LOOPBACK_NAMES, App
 from wenet_runtime.service.images import warm_up
 from wenet_runtime.service.inference import Service
@@ -28,7 +31,16 @@ class Daemon:
     bundle: Bundle
     runtime: Runtime
     app: App
+    log: DecisionLog
+    watch: DeviceWatch
     chosen: str = ""  # why this engine, where it was chosen by measuring
+
+    def close(self, timeout_s: float) -> bool:
+        """Finish accepted work and free everything; False if that took longer."""
+        self.watch.close()
+        finished = self.runtime.close(timeout_s)
+        self.log.close()
+        return finished
 
 
 def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
@@ -42,7 +54,8 @@ def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
     check_bind(settings)
     device = open_device(settings, progress)
     modes = [mode for mode in device.bundle.modes if mode.id in device.profiles]
-    controller = Controller(modes, device.profiles, settings.attainment)
+    idle_w = device.meter.idle_w if settings.idle_w is None else settings.idle_w
+    controller = Controller(modes, device.profiles, settings.attainment, idle_w=idle_w)
     defaults = Defaults(
         settings.budget_ms,
         settings.budget_mj,
@@ -54,15 +67,17 @@ def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
     loader: Optional[Loader] = None
     try:
         loader = device.loader(settings)
-        _check_feasible(controller, settings, device.pool.residency.out)
+        check_feasible(controller, settings, device.pool.residency.out)
+        cascade = cascade_of(device.bundle, settings)
+        scheduler = make_scheduler(controller, device.bundle, settings, idle_w, cascade)
         if device.bundle.manifest.preprocess is not None:
             warm_up(device.bundle.manifest.preprocess)
         runtime = Runtime(
             device.pool,
-            controller,
+            scheduler,
             device.meter,
             loader=loader,
-            max_queue=settings.max_queue,
+            cascade=cascade,
             warmup=golden_inputs(device.bundle, rows=1),
             engine_core=settings.engine_core,
         )
@@ -71,29 +86,25 @@ def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
             loader.close()
         device.close()
         raise
-    service = Service(device.bundle, runtime, Metrics(device.bundle, runtime), defaults)
-    return Daemon(device.bundle, runtime, create_app(service, hosts=allowed_hosts(settings)), device.chosen)
-
-
-def _check_feasible(controller: Controller, settings: Settings, out: Mapping[str, str]) -> None:
-    """Budgets that no mode meets even when idle would refuse every request: say so at the start."""
-    options = RequestOptions(budget=Budget(min_accuracy=settings.min_accuracy), mode=settings.mode)
-    allowed = controller.allowed(options, out)
-    fastest = min(allowed, key=lambda mode: controller.profiles[mode.id].p50_ms)
-    fastest_ms = controller.profiles[fastest.id].p50_ms
-    if settings.on_miss != "late" and settings.budget_ms is not None and fastest_ms > settings.budget_ms:
-        raise BudgetImpossible(
-            f"no allowed mode meets --budget-ms {settings.budget_ms:g} on this device: "
-            f"the fastest, {fastest.id}, takes {fastest_ms:.3g} ms"
+    metrics = Metrics(device.bundle, runtime)
+    log = DecisionLog(path=settings.decision_log)
+    service = Service(device.bundle, runtime, metrics, defaults, Decisions(log, controller))
+    watch = DeviceWatch(
+        Callbacks(
+            clock_changed=lambda by: runtime.tell(lambda predictor: predictor.clock_changed(by)),
+            throttled=lambda now: _throttled(runtime, metrics, now),
+            power_setting_changed=lambda name: runtime.tell(lambda predictor: predictor.power_setting_changed()),
         )
-    if settings.budget_mj is not None:
-        energies = [energy for energy in (controller.energy_mj(mode.id) for mode in allowed) if energy is not None]
-        if not energies:
-            raise EnergyUnavailable("--budget-mj needs a source of energy and this device has none: choose --meter")
-        if settings.on_miss == "reject" and min(energies) > settings.budget_mj:
-            raise BudgetImpossible(
-                f"no allowed mode meets --budget-mj {settings.budget_mj:g}: the least takes {min(energies):.3g} mJ"
-            )
+    )
+    watch.start()
+    app = create_app(service, hosts=allowed_hosts(settings))
+    return Daemon(device.bundle, runtime, app, log, watch, device.chosen)
+
+
+def _throttled(runtime: Runtime, metrics: Metrics, now: bool) -> None:
+    """Heat holds the device down, or does no longer."""
+    runtime.controller.throttled = now
+    metrics.throttled("thermal", now)
 
 
 def is_loopback(host: str) -> bool:

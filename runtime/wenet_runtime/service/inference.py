@@ -17,6 +17,7 @@ from wenet_runtime.errors import DeadlineExceeded
 from wenet_runtime.result import Result
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.bodies import decode, media_type, read_body
+from wenet_runtime.service.decisions import Decisions
 from wenet_runtime.service.metrics import Metrics
 from wenet_runtime.service.options import Defaults, header_options, parameter_options, request_options
 from wenet_runtime.service.problems import problem_of, problem_response
@@ -38,6 +39,7 @@ class Service:
     runtime: Runtime
     metrics: Metrics
     defaults: Defaults
+    decisions: Decisions
 
 
 async def infer(service: Service, request: Request) -> Response:
@@ -50,6 +52,7 @@ async def infer(service: Service, request: Request) -> Response:
     except Exception as error:  # noqa: BLE001 - every failure is counted and answered as a problem
         problem = problem_of(error)
         service.metrics.failed(problem.slug)
+        service.decisions.failed(request.scope["wenet.request_id"], problem, request.scope.get("wenet.options"))
         if problem.slug == "internal":  # the client is told its request's id, the log why
             _LOG.exception("request %s failed", request.scope["wenet.request_id"])
         latency_ms = (time.monotonic() - request.scope["wenet.start_s"]) * 1e3
@@ -71,6 +74,7 @@ async def _answer(service: Service, request: Request) -> Response:
     else:
         decoded = await run_in_threadpool(decode, media, body, length, manifest)
     options = request_options(headers, parameter_options(decoded.parameters), service.defaults)
+    request.scope["wenet.options"] = options
     wanted = wanted_reply(
         request, manifest, outputs=decoded.outputs, raw=decoded.raw_reply, request_id=decoded.request_id
     )
@@ -87,7 +91,7 @@ async def _answer(service: Service, request: Request) -> Response:
     # The body is encoded: the headers and the verdict are those of now.
     now_s = time.monotonic()
     latency_ms = (now_s - start_s) * 1e3
-    service.runtime.controller.observe_overhead((now_s - result.finished_s) * 1e3)
+    service.runtime.observe_overhead((now_s - result.finished_s) * 1e3)
     met = _met(result, options, deadline, now_s)
     if met is False and _must_be_timely(options, deadline, now_s):
         raise DeadlineExceeded(
@@ -96,8 +100,9 @@ async def _answer(service: Service, request: Request) -> Response:
             budget_ms=deadline.limit_ms,
         )
     parameters = result_parameters(result, latency_ms=latency_ms, met=met)
-    timing = _server_timing(start_s, received_s, decoded_s, result, encoding_s, now_s, rows)
+    timing = _server_timing(start_s, received_s, decoded_s, result, encoding_s, now_s)
     service.metrics.answered(result, latency_ms=latency_ms, rows=rows, met=met)
+    service.decisions.answered(request.scope["wenet.request_id"], result, rows, options, deadline, now_s)
     return response(content, {**content_headers, **result_headers(parameters, timing)})
 
 
@@ -118,13 +123,13 @@ def _must_be_timely(options: RequestOptions, deadline: Deadline, now_s: float) -
 
 
 def _server_timing(
-    start_s: float, received_s: float, decoded_s: float, result: Result, encoding_s: float, now_s: float, rows: int
+    start_s: float, received_s: float, decoded_s: float, result: Result, encoding_s: float, now_s: float
 ) -> str:
     parts = (
         ("recv", received_s - start_s, ""),
         ("decode", decoded_s - received_s, ""),
         ("queue", result.queue_ms / 1e3, ""),
-        ("infer", result.infer_ms / 1e3, f';desc="batch={rows}"'),
+        ("infer", result.infer_ms / 1e3, f';desc="batch={result.batch_rows}"'),
         ("encode", now_s - encoding_s, ""),
         ("total", now_s - start_s, ""),
     )
@@ -139,7 +144,7 @@ async def _run(
     service: Service, request: Request, inputs: Dict[str, Any], options: RequestOptions, start_s: float
 ) -> Result:
     """Submit and wait: to the result, the deadline, or the client's leaving."""
-    work = service.runtime.submit(inputs, options, start_s)
+    work = service.runtime.submit(inputs, options, start_s, request.client.host if request.client else "")
     answer = asyncio.wrap_future(work)
     limit_ms = options.protocol_ms if options.on_miss == "late" else options.effective_ms
     deadline = Deadline(start_s, limit_ms)

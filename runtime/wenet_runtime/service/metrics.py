@@ -7,6 +7,7 @@ from wenet_runtime.bundle import Bundle
 from wenet_runtime.memory import MB
 from wenet_runtime.result import Result
 from wenet_runtime.runtime import Runtime
+from wenet_runtime.service.problems import DECIDED
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -37,6 +38,12 @@ class Metrics:
         self._error = Histogram(
             "wenet_prediction_error_ratio", "Measured over predicted latency", buckets=_RATIOS, registry=registry
         )
+        self._decisions = Counter(
+            "wenet_decisions", "Decisions by why a mode answered, or none", ["reason"], registry=registry
+        )
+        self._throttled = Gauge(
+            "wenet_throttled", "1 while something holds the device's speed down", ["cause"], registry=registry
+        )
         self._switches = Counter("wenet_mode_switches", "Changes of mode", ["to", "reason"], registry=registry)
         self._energy = Counter("wenet_energy_joules", "Energy of inferences", ["rail"], registry=registry)
         self._active = Gauge("wenet_mode_active", "1 for the mode that answered last", ["mode"], registry=registry)
@@ -61,6 +68,7 @@ class Metrics:
         """Count one executed request."""
         outcome = "late" if met is False else "degraded" if result.reason == "degraded" else "ok"
         self._requests.labels(outcome).inc()
+        self._decisions.labels(result.reason).inc()
         self.served[result.mode_id] += 1
         self._duration.labels(result.mode_id).observe(latency_ms / 1e3)
         self._queued.observe(result.queue_ms / 1e3)
@@ -77,10 +85,16 @@ class Metrics:
     def failed(self, slug: str) -> None:
         """Count one request that got a problem instead of an answer."""
         self._requests.labels(_OUTCOMES.get(slug, "client_error")).inc()
+        if slug in DECIDED:
+            self._decisions.labels(slug).inc()
 
     def cancelled(self) -> None:
         """Count one request whose client left."""
         self._requests.labels("cancelled").inc()
+
+    def throttled(self, cause: str, now: bool) -> None:
+        """Show whether something, e.g. `thermal`, slows the device. What was never told is absent, not 0."""
+        self._throttled.labels(cause).set(1 if now else 0)
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

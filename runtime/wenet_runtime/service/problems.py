@@ -31,6 +31,8 @@ PROBLEMS: Mapping[str, Tuple[int, str]] = {
     "not-ready": (503, "Server is not ready"),
     "deadline-exceeded": (504, "Budget ended before the answer"),
 }
+# These are a decision about the budget; the others say nothing about it.
+DECIDED = ("deadline-infeasible", "budget-impossible", "queue-full", "not-ready", "deadline-exceeded")
 PROBLEM_JSON = "application/problem+json"
 
 

@@ -1,0 +1,215 @@
+"""The engine's thread: takes what the scheduler gives it, runs it, hands the rows back, and tells what it took.
+
+One thread runs all inferences because a CUDA context belongs to a thread and two inferences on one
+small device only delay each other.
+"""
+
+import contextlib
+import os
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Optional, Tuple
+
+from wenet_runtime.answers import Ask, result_of, together
+from wenet_runtime.dispatch import Dispatch, Run
+from wenet_runtime.engines.base import Tensors
+from wenet_runtime.errors import NotResident, Refused, SettingsError
+from wenet_runtime.loader import Loader
+from wenet_runtime.meters.base import Meter
+from wenet_runtime.pool import Pool
+from wenet_runtime.scheduler import Assignment, Scheduler
+
+
+class EngineLoop:
+    """Runs until it is closed and nothing waits any more.
+
+    Args:
+        pool: the resident modes.
+        scheduler: queues, predicts and chooses; only used while `changed` is held.
+        dispatch: runs a batch.
+        meter: names the source of energy.
+        loader: brings modes that are wanted and not resident; None if all are.
+        warmup: what is run on every resident mode before the first request, and on the fastest one by a probe.
+        core: pin the thread to this core; None leaves it to the system.
+
+    Attributes:
+        changed: whoever touches the scheduler holds it.
+        running: requests in the present run.
+        last_mode: the mode that answered last.
+        observed_s: when a run's time was last learned, monotonic.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        scheduler: "Scheduler[Ask]",
+        dispatch: Dispatch,
+        meter: Meter,
+        *,
+        loader: Optional[Loader],
+        warmup: Optional[Tensors],
+        core: Optional[int],
+    ) -> None:
+        self.changed = threading.Condition()
+        self.running = 0
+        self.last_mode: Optional[str] = None
+        self.observed_s = 0.0
+        self._pool = pool
+        self._scheduler = scheduler
+        self._dispatch = dispatch
+        self._meter = meter
+        self._loader = loader
+        self._warmup = warmup
+        self._core = core
+        self._probing = False
+        self._closed = False
+        self._started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._serve, name="wenet-engine", daemon=True)
+        self._thread.start()
+        self._started.result()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread is there to answer."""
+        return self._thread.is_alive()
+
+    def close(self, timeout_s: float) -> bool:
+        """Finish what waits, then end; False if that takes longer."""
+        with self.changed:
+            self._closed = True
+            self.changed.notify_all()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def probe_soon(self) -> None:
+        """Have the fastest mode run once when nothing waits; `changed` is held."""
+        self._probing = True
+        self.changed.notify()
+
+    def refused(self, refusal: Refused) -> None:
+        """Have what a refused request wanted loaded, and tell it when to come again."""
+        self.bring(refusal.wanted)
+        if isinstance(refusal, NotResident) and refusal.wanted is not None:
+            refusal.retry_after_ms = self._pool.load_ms(refusal.wanted)
+
+    def bring(self, mode_id: Optional[str]) -> None:
+        """Have a mode loaded in the background."""
+        if mode_id is not None and self._loader is not None:
+            self._loader.want(mode_id)
+
+    def _serve(self) -> None:
+        try:
+            self._start()
+        except Exception as error:  # noqa: BLE001 - handed to the constructor, which raises it
+            self._started.set_exception(error)
+            return
+        self._started.set_result(None)
+        while True:
+            assignment = self._take()
+            if assignment is not None:
+                self._answer(assignment)
+            elif self._closed:
+                return
+            else:
+                # A request that meets the same failure reports it; the thread must outlive a probe.
+                with contextlib.suppress(Exception):
+                    self._probe()
+
+    def _start(self) -> None:
+        """Pin this thread and run every mode once or more on it."""
+        try:
+            if self._core is not None:
+                os.sched_setaffinity(0, {self._core})  # 0: this thread alone
+        except (OSError, AttributeError) as error:  # no such core, or a system that cannot pin
+            reason = getattr(error, "strerror", None) or "this system cannot pin threads"
+            raise SettingsError(f"cannot pin the engine to core {self._core}: {reason}") from None
+        if self._warmup is not None:
+            self._dispatch.warm_up(self._warmup)
+
+    def _take(self) -> "Optional[Assignment[Ask]]":
+        """Wait for work; None when nothing waits and a probe is wanted, or all is over."""
+        with self.changed:
+            while True:
+                now_s = time.monotonic()
+                found = self._scheduler.next(now_s, self._pool.residency)
+                self._settle_refused()
+                if isinstance(found, Assignment):
+                    live = tuple(job for job in found.jobs if job.work.future.set_running_or_notify_cancel())
+                    if live:
+                        self.bring(found.choice.wanted)
+                        self.running = len(live)
+                        return replace(found, jobs=live, rows=sum(job.rows for job in live))
+                    self._scheduler.failed()
+                elif found is not None:
+                    self.changed.wait(max(0.0, found - now_s))
+                elif self._probing:
+                    self._probing = False
+                    return None
+                elif self._closed:
+                    return None
+                else:
+                    self.changed.wait()
+
+    def _settle_refused(self) -> None:
+        """Tell those that were accepted and cannot run any more."""
+        for job, error in self._scheduler.refused:
+            if isinstance(error, Refused):
+                self.refused(error)
+            if job.work.future.set_running_or_notify_cancel():
+                job.work.future.set_exception(error)
+        self._scheduler.refused.clear()
+
+    def _probe(self) -> None:
+        """Run the fastest mode once, to learn whether the device is still as slow as it was.
+
+        Asked for when a request was refused and nothing ran lately: without this a device that was slow once
+        could refuse every request and so never be seen fast again.
+        """
+        if self._warmup is None:
+            return
+        controller = self._scheduler.controller
+        fastest = min(self._pool.resident, key=lambda one: controller.profiles[one].p50_ms)
+        part = self._dispatch.probe(self._warmup, fastest)
+        with self.changed:
+            self.observed_s = time.monotonic()
+            controller.predictor.doubt()
+            controller.observe(part.mode_id, part.ms, part.rows, self.observed_s)
+
+    def _answer(self, assignment: "Assignment[Ask]") -> None:
+        """Run a batch and hand its rows to those who asked."""
+        jobs = assignment.jobs
+        try:
+            run, assignment = self._run(assignment)
+        except Exception as error:  # noqa: BLE001 - the engine thread must outlive any one request
+            with self.changed:
+                self._scheduler.failed()
+                if isinstance(error, Refused):
+                    self.refused(error)
+                self.running = 0
+            for job in jobs:
+                job.work.future.set_exception(error)
+            return
+        with self.changed:
+            self._scheduler.finished(assignment, run.start_s, run.end_s, run.energy_mj, run.parts, run.escalated)
+            self.observed_s = run.end_s
+        first = 0
+        for job in jobs:
+            mine = slice(first, first + job.rows)
+            first += job.rows
+            result = result_of(job, assignment, run, mine, self._meter.source, self.last_mode)
+            self.last_mode = result.mode_id
+            self.running -= 1
+            job.work.future.set_result(result)
+
+    def _run(self, assignment: "Assignment[Ask]") -> "Tuple[Run, Assignment[Ask]]":
+        inputs = together([job.work.inputs for job in assignment.jobs])
+        while True:
+            # A mode may go between its choice and its use. What is chosen instead may go too, but the fastest
+            # never does, and a request that may not have that one is refused.
+            with contextlib.suppress(NotResident):
+                return self._dispatch.run(inputs, assignment.choice), assignment
+            with self.changed:
+                assignment = self._scheduler.again(assignment, time.monotonic(), self._pool.residency)
+                self.bring(assignment.choice.wanted)

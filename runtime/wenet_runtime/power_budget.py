@@ -1,0 +1,235 @@
+"""The ledger that holds an average power, or makes a battery last: how much energy the next row may take.
+
+No threads and no clocks: every call says what time it is, in seconds of one monotonic clock. Memory is bounded by
+the number of modes. A budget never refuses work: where it cannot be held it asks for the cheapest mode and says so.
+"""
+
+import math
+from collections import deque
+from typing import Deque, Optional, Sequence, Tuple
+
+from wenet_runtime.battery import Battery
+from wenet_runtime.energy_plan import HullPoint, Mix, Point, mix
+from wenet_runtime.errors import BudgetError
+from wenet_runtime.meter_trust import MeterTrust
+from wenet_runtime.power_state import PowerState
+from wenet_runtime.steady_clock import ArrivalRate, SteadyClock
+from wenet_runtime.true_hull import TrueHull
+
+STEPS = 60  # plans per window
+# Accuracy is concave over energy, so every needless move of the mix costs some: the rate is that of a whole window.
+# On a ramp it lags by a window's worth of slope; what that misspends is in the credit, which is paid back sooner.
+RATE_SHARE = 1.0
+# How soon a debt or a credit is to be gone, in windows. Found by simulation (`benchmarks.energy_budget`), as is the
+# next: longer, bursts (CV² 4) take windows over budget by more than a tenth; shorter, the mix follows every burst
+# and costs more than 5 % above the clairvoyant plan.
+PAYBACK_SHARE = 0.4
+# Which of the two modes is next depends on this share of the credit, too: between two neighbours on the hull it
+# costs no accuracy to take the dearer ones when there is something saved.
+NEXT_SHARE = 0.25
+# What a quiet time left over may be spent later, but no window shall exceed its budget by a tenth for that.
+CREDIT_SHARE = 0.04
+
+
+class PowerBudget:
+    """An average power of the whole board, held over every window.
+
+    Args:
+        power_w: the average, idle watts included.
+        window_s: over which it holds; more than about a hundred rows shall fall in it.
+        idle_w: what the board takes when nothing runs. It is charged for all time that passes.
+
+    Raises:
+        BudgetError: a value out of its range.
+    """
+
+    def __init__(self, power_w: float, window_s: float, idle_w: float) -> None:
+        _check("power_w", power_w, 0.001, 100_000.0)
+        _check("window_s", window_s, 1.0, 86_400.0)
+        _check("idle_w", idle_w, 0.0, 100_000.0)
+        self._power_w = power_w
+        self._window_s = window_s
+        self._idle_w = idle_w
+        self._battery: Optional[Battery] = None
+        self._clock = SteadyClock(jump_s=window_s)
+        self._rate = ArrivalRate(window_s * RATE_SHARE, window_s / STEPS)
+        self._trust = MeterTrust(idle_w)
+        self._least_mj = -max(power_w - idle_w, 0.0) * window_s * 1e3  # bounds of the credit
+        self._most_mj = CREDIT_SHARE * power_w * window_s * 1e3
+        self._hull = TrueHull(self._trust)
+        self._above_mj = 0.0  # spent in all, above idle
+        self._credit_mj = 0.0  # what time allowed above idle, less what was spent
+        self._mean_mj = self._bound_mj = 0.0  # per row, of the mix and of its dearer mode
+        self._lead_mj = 0.0  # what the mix allowed the rows, less what they took
+        self._planned_s = -math.inf
+        self._cap_low = self._cap_high = math.inf
+        self._mix: Optional[Mix] = None
+        self._verdict = "free"
+        self._past: Deque[Tuple[float, float]] = deque([(0.0, 0.0)], maxlen=STEPS + 2)
+
+    @classmethod
+    def battery(
+        cls, energy_wh: float, hours: float, idle_w: float, start_s: float, window_s: float = 60.0
+    ) -> "PowerBudget":
+        """A battery that shall last: what is left is spread over the rows expected in the hours that are left.
+
+        Args:
+            energy_wh: in the battery at `start_s`, or of it what may be used.
+            hours: how long it shall last.
+            idle_w: as above.
+            start_s: the instant the hours begin.
+            window_s: sets how quickly the rate is learnt and how often it is planned.
+
+        Raises:
+            BudgetError: a value out of its range.
+        """
+        _check("energy_wh", energy_wh, 0.001, 1e6)
+        _check("hours", hours, 0.001, 100_000.0)
+        _check("start_s", start_s, -1e15, 1e15)
+        budget = cls(max(energy_wh / hours, 0.001), window_s, idle_w)
+        budget._battery = Battery(energy_wh * 3.6e6, hours * 3600.0)
+        budget._clock = SteadyClock(jump_s=window_s, start_s=start_s)
+        return budget
+
+    def arrived(self, rows: int, now_s: float) -> None:
+        """Count rows that were accepted: they make the rate."""
+        self._advance(now_s)
+        if rows > 0:
+            self._rate.add(rows, self._clock.elapsed_s)
+
+    def due(self, now_s: float) -> bool:
+        """Whether `plan` would plan again; saves making its points."""
+        return not 0.0 <= now_s - self._planned_s < self._window_s / STEPS
+
+    def plan(self, points: Sequence[Point], now_s: float) -> None:
+        """Choose the mix of modes for now on, at most once in a sixtieth of a window.
+
+        Args:
+            points: the modes that may run, with energies as the profile says; `cap_mj` answers in these. Quickest when
+                the same tuple comes again.
+            now_s: the time.
+        """
+        if not self.due(now_s):
+            return
+        self._advance(now_s)
+        self._planned_s = now_s
+        self._note()
+        self._choose(self._hull.of(points))
+        if self._mix is not None and self._verdict != "free":
+            asked = self._hull.asked_mj
+            self._cap_low, self._cap_high = asked[self._mix.low.mode_id], asked[self._mix.high.mode_id]
+        else:
+            self._cap_low = self._cap_high = math.inf
+
+    def cap_mj(self, now_s: float) -> float:
+        """The most energy above idle that the next row may take; infinity when the budget binds nothing.
+
+        It is the energy of one of the two planned modes, as `plan` was given it, so a caller who takes the most
+        accurate mode within the cap takes a planned one. Which of them follows from what was spent until now: so
+        the average holds whatever modes deadlines force in between.
+
+        Args:
+            now_s: the time; the answer is that of the last plan and run.
+        """
+        return self._cap_high if self._lead_mj + NEXT_SHARE * self._credit_mj >= 0.0 else self._cap_low
+
+    def spent(
+        self,
+        energy_mj: Optional[float],
+        predicted_above_idle_mj: Optional[float],
+        start_s: float,
+        end_s: float,
+        *,
+        mode_id: Optional[str] = None,
+        rows: int = 1,
+    ) -> None:
+        """Charge one run.
+
+        Args:
+            energy_mj: what the meter read over the run, of the whole board; None without one.
+            predicted_above_idle_mj: of the whole run, from the same profile as the points; None when unknown.
+            start_s: when it began.
+            end_s: and ended.
+            mode_id: what ran: each mode learns how far its profile is from the meter.
+            rows: of the run.
+        """
+        self._advance(end_s)
+        above = self._trust.charge_mj(energy_mj, predicted_above_idle_mj, (end_s - start_s) * 1e3, mode_id)
+        self._above_mj += above
+        if self._battery is None:
+            # A debt beyond what a window allows is written off: requests that did not make it would pay for it.
+            credit = self._credit_mj - above
+            self._credit_mj = credit if credit > self._least_mj else self._least_mj
+        if self._mix is not None and rows > 0:
+            # What deadlines forced is the credit's business beyond one run: here it would count twice.
+            lead, bound = self._lead_mj + self._mean_mj * rows - above, self._bound_mj * rows
+            self._lead_mj = bound if lead > bound else lead if lead > -bound else -bound
+
+    @property
+    def state(self) -> PowerState:
+        """As of the last call that said the time."""
+        chosen = self._mix
+        at_s, total_mj = self._past[0]
+        passed_s = self._clock.elapsed_s - at_s
+        return PowerState(
+            verdict=self._verdict,
+            power_w=self._power_w,
+            spent_w=(self._total_mj() - total_mj) / passed_s / 1e3 if passed_s > 0.0 else None,
+            rate_per_s=self._rate.recent_per_s(self._clock.elapsed_s),
+            credit_mj=self._credit_mj,
+            remaining_wh=None if self._battery is None else self._battery.remaining_wh(self._total_mj()),
+            low=chosen.low.mode_id if chosen else None,
+            high=chosen.high.mode_id if chosen else None,
+            share=chosen.share if chosen else None,
+            factor=self._trust.factor,
+            distrusted=self._trust.distrusted,
+            unpriced=self._trust.unpriced,
+            clock_jumps=self._clock.jumps,
+            unknown_modes=self._hull.unknown,
+        )
+
+    def _choose(self, hull: Sequence[HullPoint]) -> None:
+        elapsed_s = self._clock.elapsed_s
+        self._mix = None
+        if self._battery is not None and self._battery.left_s(elapsed_s) <= 0.0:
+            self._verdict = "ended"
+        elif not hull:
+            self._verdict = "unknown"
+        else:
+            rate = self._rate.recent_per_s(elapsed_s)
+            if self._battery is not None:
+                self._power_w = self._battery.power_w(self._total_mj(), elapsed_s)
+                rate = self._battery.expected_per_s(rate, self._rate.usual_per_s(elapsed_s), elapsed_s)
+            per_s_mj = (self._power_w - self._idle_w) * 1e3
+            paid_mj = per_s_mj + self._credit_mj / (self._window_s * PAYBACK_SHARE)
+            mean_mj = paid_mj / rate if rate > 0.0 else math.copysign(math.inf, paid_mj)
+            self._mix = mix(hull, mean_mj)
+            self._mean_mj, self._bound_mj = self._mix.energy_mj, self._mix.high.energy_mj
+            cheapest_mj = hull[0].energy_mj
+            if mean_mj >= hull[-1].energy_mj:
+                self._verdict = "free"
+            elif mean_mj < cheapest_mj and per_s_mj < cheapest_mj * rate:
+                self._verdict = "unreachable"
+            else:
+                self._verdict = "binding"  # perhaps paying a debt with the cheapest
+
+    def _advance(self, now_s: float) -> None:
+        step_s = self._clock.advance(now_s)
+        if step_s > 0.0 and self._battery is None:
+            credit = self._credit_mj + step_s * (self._power_w - self._idle_w) * 1e3
+            least, most = self._least_mj, self._most_mj
+            self._credit_mj = most if credit > most else credit if credit > least else least
+
+    def _total_mj(self) -> float:
+        return self._above_mj + self._idle_w * self._clock.elapsed_s * 1e3
+
+    def _note(self) -> None:
+        now_s = self._clock.elapsed_s
+        self._past.append((now_s, self._total_mj()))
+        while len(self._past) > 1 and self._past[1][0] <= now_s - self._window_s:
+            self._past.popleft()
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not (math.isfinite(value) and low <= value <= high):
+        raise BudgetError(f"{name} is {value}: give a number from {low:g} to {high:g}")

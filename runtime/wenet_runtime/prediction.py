@@ -1,0 +1,157 @@
+"""What every mode takes now, for every batch size: its profile × the live slowdown, and what a reply takes after it."""
+
+import math
+from collections import deque
+from typing import Deque, Dict, List, Mapping, Optional, Sequence
+
+from wenet_runtime.bundle import Mode
+from wenet_runtime.policy import Forecast
+from wenet_runtime.profile import Profile
+from wenet_runtime.residuals import quantile
+from wenet_runtime.slowdown import Slowdown, classes_of
+
+OVERHEAD_WINDOW = 128
+OVERHEAD_LEAST = 5  # fewer say nothing: the very first reply is slow on every machine
+BATCH_WINDOW = 15
+KEPT_FORECASTS = 64  # batch sizes whose forecast is kept until something new is seen
+
+
+class Predictor:
+    """Predicts all modes of a bundle on this device. Clocks are passed in; not for several threads at once.
+
+    Args:
+        modes: those that can be served.
+        profiles: what each costs on this device, by mode id.
+        attainment: the share of requests that the bounds shall cover.
+        idle_w: what the device draws when it does nothing, W; None if unknown (a mode's whole energy is its price).
+    """
+
+    def __init__(
+        self,
+        modes: Sequence[Mode],
+        profiles: Mapping[str, Profile],
+        attainment: float,
+        idle_w: Optional[float] = None,
+    ) -> None:
+        ordered = sorted(modes, key=lambda mode: (-mode.accuracy.value, profiles[mode.id].p50_ms))
+        self.ids = [mode.id for mode in ordered]
+        self.index = {mode_id: at for at, mode_id in enumerate(self.ids)}
+        self.accuracies = [mode.accuracy.value for mode in ordered]
+        self.profiles = {mode_id: profiles[mode_id] for mode_id in self.ids}
+        self.attainment = attainment
+        self.slowdown = Slowdown(attainment)
+        rates = {mode.id: mode.macs / max(profiles[mode.id].p50_ms, 1e-9) for mode in ordered}
+        known = {name: rate for name, rate in rates.items() if profiles[name].p50_ms > 0}
+        classes = {**dict.fromkeys(self.ids, 0), **classes_of(known)}
+        self.classes = [classes[mode_id] for mode_id in self.ids]
+        self._tails = [_tail(profiles[mode_id], attainment) for mode_id in self.ids]
+        self._energies: List[Optional[float]] = [_energy(profiles[mode_id]) for mode_id in self.ids]
+        self._prices = [_price(profiles[mode_id], idle_w) for mode_id in self.ids]
+        # A batch's rows cost less each than a single one; what a profile does not tell of that is learned.
+        self._batches: Dict[int, Deque[float]] = {}
+        self._overheads: Deque[float] = deque(maxlen=OVERHEAD_WINDOW)
+        self._overhead_ms = (0.0, 0.0, 0.0)  # at the least, in the median, at the attainment
+        self._forecasts: Dict[int, Forecast] = {}
+
+    def forecast(self, rows: int) -> Forecast:
+        """All modes for a batch of `rows`, most accurate first; the same object until something new is seen."""
+        found = self._forecasts.get(rows)
+        if found is None:
+            if len(self._forecasts) >= KEPT_FORECASTS:
+                self._forecasts.clear()
+            found = self._forecasts[rows] = self._forecast(rows)
+        return found
+
+    def _forecast(self, rows: int) -> Forecast:
+        least, median, bound = self._overhead_ms
+        share = self._batch_share(rows)
+        idles = [self.profiles[mode_id].median_ms(rows) * share for mode_id in self.ids]
+        medians, bounds = [], []
+        for at, idle_ms in enumerate(idles):
+            one = self.slowdown.classes[self.classes[at]]
+            now_ms = idle_ms * one.factor
+            medians.append(now_ms * one.middle + median)
+            if one.spread is None:
+                bounds.append(now_ms * self._tails[at] + bound)
+            else:
+                bounds.append(now_ms * one.spread + one.excess_ms + bound)
+        return Forecast(
+            ids=self.ids,
+            accuracies=self.accuracies,
+            medians_ms=medians,
+            bounds_ms=bounds,
+            idles_ms=[idle_ms + least for idle_ms in idles],
+            energies_mj=self._energies,
+            prices_mj=self._prices,
+            reply_ms=median,
+        )
+
+    def _batch_share(self, rows: int) -> float:
+        seen = self._batches.get(rows)
+        return 1.0 if seen is None or len(seen) < OVERHEAD_LEAST else quantile(sorted(seen), 0.5)
+
+    def observe(self, mode_id: str, infer_ms: float, rows: int, now_s: float) -> None:
+        """Take in the time of one run. What is no possible time is ignored."""
+        profiled_ms = self.profiles[mode_id].median_ms(rows)
+        if not (profiled_ms > 0 and math.isfinite(infer_ms) and infer_ms > 0):
+            return
+        which = self.classes[self.index[mode_id]]
+        if rows > 1:
+            factor = self.slowdown.classes[which].factor
+            seen = self._batches.setdefault(rows, deque(maxlen=BATCH_WINDOW))
+            seen.append(infer_ms / (profiled_ms * factor))
+            profiled_ms *= self._batch_share(rows)
+        # A batch teaches the device's speed only once it is known what such a batch takes.
+        if rows == 1 or len(self._batches[rows]) >= OVERHEAD_LEAST:
+            self.slowdown.observe(which, infer_ms, profiled_ms, now_s)
+        self._forecasts.clear()
+
+    def observe_overhead(self, overhead_ms: float) -> None:
+        """Take in what a reply took after its inference: waking the server, encoding, sending."""
+        if not math.isfinite(overhead_ms) or overhead_ms < 0:
+            return
+        self._overheads.append(overhead_ms)
+        ordered = sorted(self._overheads)
+        if len(ordered) >= OVERHEAD_LEAST:
+            self._overhead_ms = (ordered[0], quantile(ordered, 0.5), quantile(ordered, self.attainment))
+            self._forecasts.clear()
+
+    def doubt(self) -> None:
+        """Forget what replies took: it led to a refusal, and refusals bring nothing newer to learn from."""
+        self._overheads.clear()
+        self._overhead_ms = (0.0, 0.0, 0.0)
+        self._forecasts.clear()
+
+    def forget(self, now_s: float) -> None:
+        """Let an idle device drift back to its profile; called before a decision."""
+        if self.slowdown.forget(now_s):
+            self._forecasts.clear()
+
+    def clock_changed(self, by: float) -> None:
+        """The device's clock now runs `by` times as fast as before."""
+        self.slowdown.clock_changed(by)
+        self._forecasts.clear()
+
+    def power_setting_changed(self) -> None:
+        """The device's power setting is another one: its speed has to be learned anew."""
+        self.slowdown.restart()
+        self._forecasts.clear()
+
+
+def _tail(profile: Profile, attainment: float) -> float:
+    """How far the profile's own tail lies over its median, at the percentile next above `attainment`."""
+    if profile.p50_ms <= 0:
+        return 1.0
+    return max(1.0, (profile.p95_ms if attainment <= 0.95 else profile.p99_ms) / profile.p50_ms)
+
+
+def _energy(profile: Profile) -> Optional[float]:
+    """A profile's energy if it is a possible one."""
+    energy_mj = profile.energy_mj
+    return energy_mj if energy_mj is not None and math.isfinite(energy_mj) and energy_mj > 0 else None
+
+
+def _price(profile: Profile, idle_w: Optional[float]) -> Optional[float]:
+    """What a run takes above what the device would have taken idle: racing to idle saves no more than that."""
+    energy_mj = _energy(profile)
+    return None if energy_mj is None else max(0.0, energy_mj - (idle_w or 0.0) * profile.p50_ms)

@@ -1,0 +1,266 @@
+"""The decision loop without threads and clocks: who waits, who is refused, who runs next, and in which mode.
+
+The daemon's engine thread and the simulator drive the very same code.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Generic, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wenet_runtime.admission import DeadlineQueue, Job, Work
+from wenet_runtime.batching import Batching
+from wenet_runtime.controller import Controller
+from wenet_runtime.energy_plan import Point
+from wenet_runtime.errors import DeadlineExceeded, InfeasibleBudget, WeNetError
+from wenet_runtime.escalation import Escalation
+from wenet_runtime.outlook import Outlook
+from wenet_runtime.policy import Choice
+from wenet_runtime.pool import Residency
+from wenet_runtime.power_budget import PowerBudget
+
+
+@dataclass(frozen=True)
+class Assignment(Generic[Work]):
+    """Jobs that run now, in one batch, in the mode that was chosen for them.
+
+    `queued` is how many waited when it was decided, these included; `slowdown` the factor of the mode's class.
+    """
+
+    jobs: Tuple[Job[Work], ...]
+    rows: int
+    choice: Choice
+    decided_s: float
+    queued: int = 1
+    slowdown: float = 1.0
+
+
+class Part(NamedTuple):
+    """A mode's share of what an assignment ran: a cascade runs two."""
+
+    mode_id: str
+    rows: int
+    ms: float
+
+
+class Scheduler(Generic[Work]):
+    """Queue, admission, choice, batching and feedback of one engine. Not for several threads at once.
+
+    Args:
+        controller: predicts and chooses.
+        max_queue: how many jobs may wait.
+        batching: which of them run together; each alone if not given.
+        power: the average power, or the battery, that has to last; None without.
+        escalation: the cascade; None without.
+
+    Attributes:
+        refused: accepted jobs that cannot run any more, each with its error; the caller takes them out.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        *,
+        max_queue: int = 64,
+        batching: Optional[Batching] = None,
+        power: Optional[PowerBudget] = None,
+        escalation: Optional[Escalation] = None,
+    ) -> None:
+        self.controller = controller
+        self.power = power
+        forecast = controller.forecast(1)
+        self._points = tuple(map(Point, forecast.ids, forecast.accuracies, forecast.prices_mj))
+        self.escalation = escalation
+        self.refused: List[Tuple[Job[Work], WeNetError]] = []
+        self._queue: DeadlineQueue[Work] = DeadlineQueue(max_queue)
+        self._batching = batching or Batching()
+        self._outlook = Outlook(controller)
+        self._busy_until_s = 0.0
+        self._free_s = -math.inf
+
+    def submit(self, job: Job[Work], now_s: float, residency: Optional[Residency] = None) -> Choice:
+        """Accept a job, or refuse it before anything runs.
+
+        Returns:
+            The mode that would answer it if nothing changed.
+
+        Raises:
+            QueueFull, and what `Controller.choose` raises for the time it would have to wait.
+            InfeasibleBudget: it could be met only if one accepted before were not.
+        """
+        controller = self.controller
+        forecast = controller.forecast(job.rows)
+        job.fastest_at = controller.fastest_at(job.options, job.rows, residency)
+        fastest_ms = forecast.medians_ms[job.fastest_at]
+        self._outlook.arrived(job, fastest_ms, now_s)
+        busy_ms = max(0.0, self._busy_until_s - now_s) * 1e3
+        ahead_ms, endangered = self._outlook.ahead(self._queue, job, fastest_ms - forecast.reply_ms, busy_ms, now_s)
+        try:
+            choice = controller.choose(
+                job.options, job.deadline, rows=job.rows, now_s=now_s, wait_ms=ahead_ms, residency=residency
+            )
+        except InfeasibleBudget:
+            if ahead_ms > 0:
+                self._outlook.missed()
+            raise
+        if endangered:
+            self._outlook.missed()
+            limit_ms = job.deadline.limit_ms
+            raise InfeasibleBudget(
+                f"fastest allowed mode predicts {ahead_ms + fastest_ms:.3g} ms with waiting, and a request accepted "
+                "before would then miss its deadline",
+                budget_ms=limit_ms,
+                predicted_ms=job.deadline.elapsed_ms(now_s) + ahead_ms + fastest_ms,
+                fastest_mode=forecast.ids[job.fastest_at],
+            )
+        self._queue.put(job)
+        if self.power is not None:
+            self.power.arrived(job.rows, now_s)
+        return choice
+
+    def discard(self, job: Job[Work]) -> bool:
+        """Take a job out that nobody waits for any more; False if it does not wait."""
+        return self._queue.remove(job)
+
+    def expired(self, now_s: float) -> List[Job[Work]]:
+        """Take out the waiting jobs whose time is over; they never run."""
+        over = [job for job in self._queue if job.ends_s <= now_s]
+        for job in over:
+            self._queue.remove(job)
+            self._outlook.missed()
+        return over
+
+    def next(self, now_s: float, residency: Optional[Residency] = None) -> Union[Assignment[Work], float, None]:
+        """What runs now; or the instant to ask again, if a job waits for company; or None if nothing waits."""
+        while True:
+            head = self._queue.first
+            if head is None:
+                return None
+            if head.ends_s <= now_s:
+                self._queue.remove(head)
+                self.refused.append((head, self._over(head)))
+                self._outlook.missed()
+                continue
+            until_s = self._batching.wait_until_s(head, self._queue, self.controller, now_s)
+            if until_s > now_s:
+                return until_s
+            self._queue.remove(head)
+            try:
+                assignment = self._assign(head, now_s, residency)
+            except WeNetError as error:
+                self.refused.append((head, error))
+                continue
+            forecast = self.controller.forecast(assignment.rows)
+            self._busy_until_s = now_s + max(0.0, assignment.choice.median_ms - forecast.reply_ms) / 1e3
+            return assignment
+
+    @staticmethod
+    def _over(job: Job[Work]) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"the budget of {job.deadline.limit_ms:g} ms ended while the request waited",
+            executed=False,
+            budget_ms=job.deadline.limit_ms,
+        )
+
+    def _assign(self, head: Job[Work], now_s: float, residency: Optional[Residency]) -> Assignment[Work]:
+        """The best of running the most urgent job alone or with those that may go with it."""
+        price_mj = self._price_mj(now_s)
+        waiting = len(self._queue) + 1
+        worth = self._outlook.worth(waiting)
+        best: Optional[Assignment[Work]] = None
+        best_room_ms = math.inf
+        for jobs in self._batching.batches(head, self._queue, self.controller):
+            rows = sum(job.rows for job in jobs)
+            tightest = min(jobs, key=lambda job: job.deadline.at_s)
+            room_ms = self._outlook.room_ms(self._queue, jobs, rows, now_s)
+            try:
+                choice = self.controller.choose(
+                    tightest.options,
+                    tightest.deadline,
+                    rows=rows,
+                    now_s=now_s,
+                    room_ms=room_ms,
+                    price_mj=price_mj,
+                    worth=worth,
+                    residency=residency,
+                )
+            except WeNetError:
+                if best is None:
+                    raise
+                break
+            if best is None or self._batching.better(choice, rows, best.choice, best.rows, self.controller):
+                best, best_room_ms = Assignment(tuple(jobs), rows, choice, now_s), room_ms
+        assert best is not None  # `batches` yields the head alone first
+        self._outlook.decided(waiting, best.choice.given_up, delayed=head.submitted_s < self._free_s)
+        for job in best.jobs[1:]:
+            self._queue.remove(job)
+        predictor = self.controller.predictor
+        factor = predictor.slowdown.classes[predictor.classes[predictor.index[best.choice.mode_id]]].factor
+        choice = best.choice
+        if self.escalation is not None:
+            tight_ms = min(best_room_ms, (min(job.ends_s for job in best.jobs) - now_s) * 1e3)
+            choice = self.escalation.tried(choice, best.jobs, best.rows, self.controller, tight_ms, residency)
+        return replace(best, choice=choice, queued=waiting, slowdown=factor)
+
+    def again(
+        self, assignment: Assignment[Work], now_s: float, residency: Optional[Residency] = None
+    ) -> Assignment[Work]:
+        """Choose anew for jobs whose mode went between its choice and its use. Raises what `choose` raises."""
+        tightest = min(assignment.jobs, key=lambda job: job.deadline.at_s)
+        choice = self.controller.choose(
+            tightest.options, tightest.deadline, rows=assignment.rows, now_s=now_s, residency=residency
+        )
+        return Assignment(assignment.jobs, assignment.rows, choice, now_s)
+
+    def _price_mj(self, now_s: float) -> float:
+        """What the power budget leaves the next row, above idle."""
+        if self.power is None:
+            return math.inf
+        if self.power.due(now_s):
+            self.power.plan(self._points, now_s)
+        return self.power.cap_mj(now_s)
+
+    def finished(
+        self,
+        assignment: Assignment[Work],
+        start_s: float,
+        end_s: float,
+        energy_mj: Optional[float] = None,
+        parts: Optional[Sequence[Part]] = None,
+        escalated: Optional[NDArray[np.bool_]] = None,
+    ) -> None:
+        """Feed back one run.
+
+        Args:
+            assignment: what ran.
+            start_s, end_s: monotonic.
+            energy_mj: of the whole board in that time, measured; None when unknown.
+            parts: what ran, mode by mode; the choice's mode alone if not given.
+            escalated: by row, whether a cascade's second mode answered.
+        """
+        self._busy_until_s = 0.0
+        self._free_s = end_s
+        for job in assignment.jobs:
+            self._outlook.answered(job, assignment.decided_s, end_s)
+        choice = assignment.choice
+        parts = parts or [Part(choice.mode_id, assignment.rows, (end_s - start_s) * 1e3)]
+        for part in parts:
+            self.controller.observe(part.mode_id, part.ms, part.rows, end_s)
+        if self.escalation is not None and escalated is not None:
+            self.escalation.observe(choice, assignment.jobs, escalated, self.controller)
+        if self.power is not None:
+            prices, index = self.controller.forecast(1).prices_mj, self.controller.predictor.index
+            priced = [(prices[index[part.mode_id]], part.rows) for part in parts]
+            known_mj = [price * rows for price, rows in priced if price is not None]
+            predicted_mj = sum(known_mj) if len(known_mj) == len(parts) else None
+            mode_id = choice.mode_id if len(parts) == 1 and choice.rule is None else None
+            self.power.spent(energy_mj, predicted_mj, start_s, end_s, mode_id=mode_id, rows=assignment.rows)
+
+    def failed(self) -> None:
+        """A run ended with an error: the engine is free, and nothing was learned."""
+        self._busy_until_s = 0.0
+
+    def __len__(self) -> int:
+        return len(self._queue)

@@ -1,0 +1,106 @@
+"""Settings → the scheduler: what decides, what it may spend, and what it may try first."""
+
+import time
+from typing import Mapping, Optional
+
+from wenet_runtime.answers import Ask
+from wenet_runtime.batching import Batching
+from wenet_runtime.budget import Budget, RequestOptions
+from wenet_runtime.bundle import Bundle
+from wenet_runtime.cascade import Cascade
+from wenet_runtime.controller import Controller
+from wenet_runtime.errors import BudgetImpossible, EnergyUnavailable, SettingsError
+from wenet_runtime.escalation import Escalation
+from wenet_runtime.power_budget import PowerBudget
+from wenet_runtime.scheduler import Scheduler
+from wenet_runtime.settings import Settings
+
+
+def make_scheduler(
+    controller: Controller, bundle: Bundle, settings: Settings, idle_w: Optional[float], cascade: Optional[Cascade]
+) -> "Scheduler[Ask]":
+    """The scheduler of a daemon.
+
+    Raises:
+        EnergyUnavailable, SettingsError: see `power_budget`.
+    """
+    rows = min(settings.max_batch_rows, bundle.manifest.max_batch)
+    return Scheduler(
+        controller,
+        max_queue=settings.max_queue,
+        batching=Batching(rows, settings.max_delay_ms),
+        power=power_budget(controller, settings, idle_w),
+        escalation=None if cascade is None else Escalation(cascade),
+    )
+
+
+def cascade_of(bundle: Bundle, settings: Settings) -> Optional[Cascade]:
+    """The bundle's cascade, if it was asked for.
+
+    Raises:
+        SettingsError: it was, and the bundle carries none.
+    """
+    if not settings.cascade:
+        return None
+    cascade = Cascade.of(bundle.manifest)
+    if not cascade.rules:
+        raise SettingsError("--cascade: this bundle carries no rules: calibrate it with `wenet-trainer calibrate`")
+    return cascade
+
+
+def power_budget(controller: Controller, settings: Settings, idle_w: Optional[float]) -> Optional[PowerBudget]:
+    """The average power or the battery that the settings ask for; None if for neither.
+
+    Raises:
+        EnergyUnavailable: no mode's energy is known.
+        SettingsError: settings that do not go together, or not without --idle-w.
+    """
+    if (settings.energy_wh is None) != (settings.hours is None):
+        raise SettingsError("--energy-wh and --hours go together: give both, or --power-w")
+    if settings.power_w is None and settings.energy_wh is None:
+        return None
+    if settings.power_w is not None and settings.energy_wh is not None:
+        raise SettingsError("--power-w and --energy-wh are two budgets for one thing: give one of them")
+    if idle_w is None:
+        raise SettingsError("--power-w and --energy-wh count the idle board too: give --idle-w, or a --meter")
+    if all(price is None for price in controller.forecast(1).prices_mj):
+        raise EnergyUnavailable("--power-w and --energy-wh need a source of energy: choose --meter")
+    if settings.energy_wh is not None and settings.hours is not None:
+        average_w = settings.energy_wh / settings.hours
+        _check_above_idle(average_w, idle_w, f"--energy-wh {settings.energy_wh:g} for --hours {settings.hours:g}")
+        return PowerBudget.battery(
+            settings.energy_wh, settings.hours, idle_w, time.monotonic(), window_s=settings.power_window_s
+        )
+    assert settings.power_w is not None
+    _check_above_idle(settings.power_w, idle_w, "--power-w")
+    return PowerBudget(settings.power_w, settings.power_window_s, idle_w)
+
+
+def _check_above_idle(average_w: float, idle_w: float, what: str) -> None:
+    if average_w <= idle_w:
+        raise SettingsError(f"{what} leaves {average_w:.3g} W, and the idle board alone draws {idle_w:.3g} W")
+
+
+def check_feasible(controller: Controller, settings: Settings, out: Mapping[str, str]) -> None:
+    """Budgets that no mode meets even when idle would refuse every request: say so at the start.
+
+    Raises:
+        BudgetImpossible, EnergyUnavailable: such a budget.
+    """
+    options = RequestOptions(budget=Budget(min_accuracy=settings.min_accuracy), mode=settings.mode)
+    allowed = controller.allowed(options, out)
+    fastest = min(allowed, key=lambda mode: controller.profiles[mode.id].p50_ms)
+    fastest_ms = controller.profiles[fastest.id].p50_ms
+    if settings.on_miss != "late" and settings.budget_ms is not None and fastest_ms > settings.budget_ms:
+        raise BudgetImpossible(
+            f"no allowed mode meets --budget-ms {settings.budget_ms:g} on this device: "
+            f"the fastest, {fastest.id}, takes {fastest_ms:.3g} ms"
+        )
+    if settings.budget_mj is not None:
+        energies = [energy for energy in (controller.energy_mj(mode.id) for mode in allowed) if energy is not None]
+        if not energies:
+            raise EnergyUnavailable("--budget-mj needs a source of energy and this device has none: choose --meter")
+        if settings.on_miss == "reject" and min(energies) > settings.budget_mj:
+            raise BudgetImpossible(
+                f"no allowed mode meets --budget-mj {settings.budget_mj:g}: the least takes {min(energies):.3g} mJ"
+            )

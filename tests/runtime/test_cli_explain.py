@@ -1,0 +1,191 @@
+"""`wenet-runtime explain`: plain sentences, a summary, and a good word for logs that are none."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any, List
+
+import pytest
+from typer.testing import CliRunner
+
+from wenet_runtime.cli.commands import app
+from wenet_runtime.cli.explain import sentence
+from wenet_runtime.decision import Decision, line_of
+
+TIME_S = datetime(2026, 5, 4, 3, 2, 1, 250_000).timestamp()
+ANSWERED = Decision(
+    number=17,
+    time_s=TIME_S,
+    request_id="cat-1",
+    rows=1,
+    queued=3,
+    outcome="answered",
+    reason="fits",
+    mode_id="m1",
+    budget_ms=50.0,
+    left_ms=38.0,
+    limits=("budget_ms",),
+    median_ms=25.0,
+    bound_ms=29.9,
+    measured_ms=26.0,
+    attainment=0.99,
+    energy_mj=120.0,
+    measured_mj=131.0,
+    energy_source="rail:VDD_IN",
+    slowdown=1.5,
+    passed_over=("m2", "too-slow", 41.2, 38.0),
+)
+REFUSED = Decision(
+    18, TIME_S, "dog", 2, 40, "refused", "deadline-infeasible", budget_ms=5.0, left_ms=4.5,
+    passed_over=("m0", "too-slow", 8.0, 4.5),
+)  # fmt: skip
+LATE = ANSWERED._replace(
+    number=19, request_id="owl", outcome="late", reason="degraded", mode_id="m0", measured_ms=60.0, passed_over=None
+)
+PLAIN = Decision(20, TIME_S, "fox", 1, 0, "answered", "only-mode", "m0")
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "decisions.jsonl"
+    path.write_bytes(b"".join(map(line_of, (ANSWERED, REFUSED, LATE, PLAIN))))
+    return path
+
+
+def shown(output: str) -> List[int]:
+    """The numbers of the decisions that are told."""
+    return [int(line.split(".")[0]) for line in output.splitlines() if " request " in line]
+
+
+def test_an_answer_is_told_with_its_why_its_better_mode_and_its_measurement() -> None:
+    assert sentence(ANSWERED) == (
+        "17. 2026-05-04 03:02:01.250 request cat-1: 1 row within 50 ms, 38 ms of it left, limited by budget_ms, "
+        "3 waiting; m1 answered (fits: the most accurate allowed mode that fits). "
+        "m2 would have taken up to 41.2 ms, more than the 38 ms left. "
+        "Predicted 25 ms, at most 29.9 ms; measured 26 ms (+4%). "
+        "Energy per row: 120 mJ predicted, 131 mJ by rail:VDD_IN. The device was 1.50 times slower than profiled."
+    )
+
+
+def test_a_refusal_is_told_with_what_the_fastest_mode_would_have_taken() -> None:
+    assert sentence(REFUSED) == (
+        "18. 2026-05-04 03:02:01.250 request dog: 2 rows within 5 ms, 4.5 ms of it left, 40 waiting; "
+        "refused: no allowed mode would have finished in time. m0 would have taken up to 8 ms, more than the 4.5 ms "
+        "left."
+    )
+
+
+def test_what_is_unknown_is_not_made_up() -> None:
+    assert sentence(PLAIN).endswith(
+        "request fox: 1 row without a deadline, 0 waiting; m0 answered (only-mode: no other mode was allowed)."
+    )
+
+
+def test_a_cascade_and_a_batch_are_told() -> None:
+    early = ANSWERED._replace(reason="cascade", first="m1", batch_rows=4)
+    assert "m1 answered in a batch of 4 rows (cascade: it was sure enough)." in sentence(early)
+    assert "m1 answered (cascade: m0 was tried first and not sure enough)." in sentence(
+        early._replace(first="m0", batch_rows=1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("passed", "told"),
+    [
+        (("m2", "too-dear", 90.0, 70.0), "m2 would have taken 90 mJ per row, more than the 70 allowed."),
+        (("m2", "over-power", 9.0, None), "m2 would have taken 9 mJ per row above idle; the power budget left an unk"),
+        (("m2", "no-room", 41.0, 30.0), "m2 would have taken up to 41 ms; those who wait, or may come, left 30 ms."),
+        (("m2", "not-resident", None, None), "m2 was not loaded."),
+        (("m2", "new-word", 1.0, 2.0), "m2 was passed over (new-word: 1 against 2)."),
+    ],
+)
+def test_every_why_has_its_words_and_a_new_one_is_told_as_it_is(passed: Any, told: str) -> None:
+    assert told in sentence(PLAIN._replace(passed_over=passed))
+
+
+@pytest.mark.parametrize("outcome", ["answered", "late", "expired", "refused"])
+@pytest.mark.parametrize("mode_id", [None, "m1"])
+def test_any_decision_has_a_sentence(outcome: str, mode_id: Any) -> None:
+    for time_s in (0.0, -1e300, 1e300):
+        one = Decision(0, time_s, "", 0, 0, outcome, "new-reason", mode_id, median_ms=0.0, measured_ms=1.0)
+        assert "new-reason" in sentence(one)
+
+
+def test_a_log_is_told_in_its_order_with_its_summary(command: Any, log: Path) -> None:
+    found = command("explain", log)
+    assert (found.exit_code, found.stderr) == (0, "")
+    assert shown(found.stdout) == [17, 18, 19, 20]
+    assert found.stdout.splitlines()[4:] == [
+        "4 decisions: answered 2, late 1, refused 1",
+        "reasons: deadline-infeasible 1, degraded 1, fits 1, only-mode 1",
+        "modes: m0 2, m1 1",
+        "passed over: too-slow 2",
+        "prediction error: 4.0% (median), 140.0% (95th percentile)",
+        "within the bound: 1 of 2 (50.00%); asked for: 99.00%",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [
+        (["--request", "dog"], [18]),
+        (["--mode", "m0"], [19, 20]),
+        (["--missed"], [18, 19]),
+        (["--last", "2"], [19, 20]),
+        (["--missed", "--last", "1"], [19]),
+        (["--mode", "m7"], []),
+    ],
+)
+def test_only_what_is_asked_for_is_told_and_counted(
+    command: Any, log: Path, words: List[str], numbers: List[int]
+) -> None:
+    found = command("explain", log, *words)
+    assert (found.exit_code, shown(found.stdout)) == (0, numbers)
+    assert f"{len(numbers)} decisions" in found.stdout
+
+
+def test_json_is_one_object_with_the_decisions_as_they_were_written(command: Any, log: Path) -> None:
+    found = json.loads(command("explain", log, "--json", "--last", 1).stdout)
+    assert sorted(found) == ["bad_lines", "decisions", "summary"]
+    assert [one["request_id"] for one in found["decisions"]] == ["fox"]
+    assert json.loads(line_of(PLAIN)) == {"v": 1, **found["decisions"][0]}
+    assert found["summary"]["decisions"] == 1
+
+
+def test_the_input_can_be_the_log(log: Path) -> None:
+    found = CliRunner().invoke(app, ["explain", "-"], input=log.read_bytes())
+    assert (found.exit_code, shown(found.stdout)) == (0, [17, 18, 19, 20])
+
+
+def test_bad_lines_are_named_and_the_others_told(command: Any, log: Path) -> None:
+    log.write_bytes(b"junk\n" + log.read_bytes() + line_of(PLAIN)[:30])  # its last line is still being written
+    found = command("explain", log)
+    assert (found.exit_code, shown(found.stdout)) == (0, [17, 18, 19, 20])
+    assert found.stderr == f"warning: 1 lines of '{log}' are left out: line 1 is no JSON\n"
+
+
+def test_an_empty_log_has_no_decisions(command: Any, log: Path) -> None:
+    log.write_bytes(b"")
+    found = command("explain", log)
+    assert (found.exit_code, found.stdout, found.stderr) == (0, "0 decisions\n", "")
+
+
+def test_a_file_that_is_no_log_exits_1(command: Any, log: Path) -> None:
+    log.write_text("the quick brown fox\n" * 9)
+    found = command("explain", log)
+    assert (found.exit_code, found.stdout) == (1, "")
+    assert found.stderr == f"wenet-runtime: '{log}' is no decision log: line 1 is no JSON\n"
+
+
+def test_a_request_that_is_not_there_exits_1(command: Any, log: Path) -> None:
+    found = command("explain", log, "--request", "cow")
+    assert (found.exit_code, found.stdout) == (1, "")
+    assert "no such decision of request 'cow'" in found.stderr
+
+
+@pytest.mark.parametrize("words", [["nowhere"], ["."], [], ["log", "--last", "0"], ["log", "--last", "x"]])
+def test_bad_use_exits_2(command: Any, words: List[str]) -> None:
+    found = command("explain", *words)
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert found.stderr
+    assert "Traceback" not in found.stderr
