@@ -7,10 +7,10 @@ from typing import List, Optional
 import numpy as np
 
 from wenet_runtime.admission import Job
+from wenet_runtime.assignment import Assignment
 from wenet_runtime.dispatch import Run
 from wenet_runtime.engines.base import Tensors
 from wenet_runtime.result import Result
-from wenet_runtime.scheduler import Assignment
 
 
 @dataclass(eq=False)

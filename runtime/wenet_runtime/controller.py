@@ -7,7 +7,8 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 from wenet_runtime.budget import Deadline, RequestOptions
 from wenet_runtime.bundle import Mode
 from wenet_runtime.errors import BudgetImpossible, EnergyUnavailable, UnknownMode
-from wenet_runtime.policy import Choice, Forecast, Limits, select
+from wenet_runtime.forecast import Forecast
+from wenet_runtime.policy import Choice, Limits, select
 from wenet_runtime.pool import Residency
 from wenet_runtime.prediction import Predictor
 from wenet_runtime.profile import Profile

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
+from wenet_runtime.assignment import Part
 from wenet_runtime.canary import WARMUP_RUNS
 from wenet_runtime.cascade import Cascade, merged, rows_of
 from wenet_runtime.engines.base import Tensors
@@ -15,7 +16,6 @@ from wenet_runtime.errors import NotResident
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.policy import Choice
 from wenet_runtime.pool import Pool
-from wenet_runtime.scheduler import Part
 
 Outputs = Dict[str, NDArray[Any]]
 

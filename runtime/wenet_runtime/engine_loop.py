@@ -13,13 +13,14 @@ from dataclasses import replace
 from typing import Optional, Tuple
 
 from wenet_runtime.answers import Ask, result_of, together
+from wenet_runtime.assignment import Assignment
 from wenet_runtime.dispatch import Dispatch, Run
 from wenet_runtime.engines.base import Tensors
 from wenet_runtime.errors import NotResident, Refused, SettingsError
 from wenet_runtime.loader import Loader
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.pool import Pool
-from wenet_runtime.scheduler import Assignment, Scheduler
+from wenet_runtime.scheduler import Scheduler
 
 
 class EngineLoop:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from wenet_runtime.admission import Job, Work
 from wenet_runtime.cascade import Cascade
 from wenet_runtime.controller import Controller
+from wenet_runtime.forecast import Forecast
 from wenet_runtime.guard import Guard
-from wenet_runtime.policy import Choice, Forecast
+from wenet_runtime.policy import Choice
 from wenet_runtime.pool import Residency
 
 

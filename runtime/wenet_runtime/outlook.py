@@ -66,12 +66,15 @@ class Outlook:
         """What a run of these jobs may take so that the others still meet their deadlines."""
         controller = self._controller
         together: AbstractSet[int] = {id(job) for job in jobs} if len(jobs) > 1 else frozenset()
-        least_ms = controller.forecast(rows).medians_ms[jobs[0].fastest_at]
+        forecast = controller.forecast(rows)
+        least_ms = forecast.medians_ms[jobs[0].fastest_at]
         room_ms, work_ms = math.inf, 0.0
         for job in queue:
             if together and id(job) in together:
                 continue
-            forecast = controller.forecast(job.rows)
+            if job.rows != rows:
+                rows = job.rows
+                forecast = controller.forecast(rows)
             median_ms = forecast.medians_ms[job.fastest_at]
             slack_ms = (job.ends_s - now_s) * 1e3 - work_ms - median_ms
             work_ms += median_ms - forecast.reply_ms

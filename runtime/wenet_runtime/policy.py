@@ -5,31 +5,8 @@ from dataclasses import dataclass, replace
 from typing import List, NamedTuple, Optional, Sequence
 
 from wenet_runtime.errors import BudgetImpossible, InfeasibleBudget, NotResident, Refused
+from wenet_runtime.forecast import Forecast
 from wenet_runtime.manifest import Rule
-
-
-class Forecast(NamedTuple):
-    """What every mode is predicted to take from now until its reply is handed over, most accurate first.
-
-    Attributes:
-        ids: of the modes; of equal accuracy the faster comes first. The other lists are in this order.
-        accuracies: recorded validation accuracy, 0–1.
-        medians_ms: half of such requests finish by then.
-        bounds_ms: the share asked for (`--attainment`) finishes by then.
-        idles_ms: the median on an idle, unthrottled device.
-        energies_mj: per row; None when unknown.
-        prices_mj: per row above what an idle device takes, for the power budget; None when unknown.
-        reply_ms: what of the medians comes after the engine is free again: waking the server, encoding, sending.
-    """
-
-    ids: Sequence[str]
-    accuracies: Sequence[float]
-    medians_ms: Sequence[float]
-    bounds_ms: Sequence[float]
-    idles_ms: Sequence[float]
-    energies_mj: Sequence[Optional[float]]
-    prices_mj: Sequence[Optional[float]]
-    reply_ms: float = 0.0
 
 
 class PassedOver(NamedTuple):
@@ -191,12 +168,12 @@ def _choice(forecast: Forecast, one: int, candidates: Sequence[int], allowed: Se
 def _given_up(forecast: Forecast, one: int, better: Sequence[int], limits: Limits) -> float:
     """The accuracy per millisecond of the best step that only want of time prevented."""
     tight_ms = min(limits.left_ms, limits.room_ms)
-    accuracy, median_ms = forecast.accuracies[one], forecast.medians_ms[one]
-    slope = 0.0
+    medians, bounds, accuracies = forecast.medians_ms, forecast.bounds_ms, forecast.accuracies
+    accuracy, median_ms, slope = accuracies[one], medians[one], limits.worth
     for other in better:
-        more_ms = forecast.medians_ms[other] - median_ms
-        if forecast.bounds_ms[other] > tight_ms and more_ms > 0:
-            slope = max(slope, (forecast.accuracies[other] - accuracy) / more_ms)
+        more_ms = medians[other] - median_ms
+        if more_ms > 0 and bounds[other] > tight_ms and accuracies[other] - accuracy > slope * more_ms:
+            slope = (accuracies[other] - accuracy) / more_ms
     return slope if slope > limits.worth else 0.0
 
 

@@ -5,7 +5,7 @@ from collections import deque
 from typing import Deque, Dict, List, Mapping, Optional, Sequence
 
 from wenet_runtime.bundle import Mode
-from wenet_runtime.policy import Forecast
+from wenet_runtime.forecast import Forecast
 from wenet_runtime.profile import Profile
 from wenet_runtime.residuals import quantile
 from wenet_runtime.slowdown import Slowdown, classes_of
@@ -52,6 +52,7 @@ class Predictor:
         self._overheads: Deque[float] = deque(maxlen=OVERHEAD_WINDOW)
         self._overhead_ms = (0.0, 0.0, 0.0)  # at the least, in the median, at the attainment
         self._forecasts: Dict[int, Forecast] = {}
+        self._profiled: Dict[int, List[float]] = {}
 
     def forecast(self, rows: int) -> Forecast:
         """All modes for a batch of `rows`, most accurate first; the same object until something new is seen."""
@@ -64,23 +65,30 @@ class Predictor:
 
     def _forecast(self, rows: int) -> Forecast:
         least, median, bound = self._overhead_ms
-        share = self._batch_share(rows)
-        idles = [self.profiles[mode_id].median_ms(rows) * share for mode_id in self.ids]
-        medians, bounds = [], []
-        for at, idle_ms in enumerate(idles):
-            one = self.slowdown.classes[self.classes[at]]
-            now_ms = idle_ms * one.factor
-            medians.append(now_ms * one.middle + median)
-            if one.spread is None:
-                bounds.append(now_ms * self._tails[at] + bound)
-            else:
-                bounds.append(now_ms * one.spread + one.excess_ms + bound)
+        idles = self._profiled.get(rows)
+        if idles is None:
+            idles = [self.profiles[mode_id].median_ms(rows) for mode_id in self.ids]
+            if rows <= KEPT_FORECASTS:
+                self._profiled[rows] = idles
+        if rows > 1:
+            share = self._batch_share(rows)
+            idles = [idle_ms * share for idle_ms in idles]
+        filters = self.slowdown.classes
+        usual = [one.factor * one.middle for one in filters]
+        medians = [idle_ms * usual[which] + median for idle_ms, which in zip(idles, self.classes)]
+        # A class of which too little was seen has the tail of each mode's own profile.
+        most = [0.0 if one.spread is None else one.factor * one.spread for one in filters]
+        more = [one.excess_ms + bound for one in filters]
+        bounds = [
+            idle_ms * (most[which] or filters[which].factor * tail) + more[which]
+            for idle_ms, which, tail in zip(idles, self.classes, self._tails)
+        ]
         return Forecast(
             ids=self.ids,
             accuracies=self.accuracies,
             medians_ms=medians,
             bounds_ms=bounds,
-            idles_ms=[idle_ms + least for idle_ms in idles],
+            idles_ms=[idle_ms + least for idle_ms in idles] if least else idles,
             energies_mj=self._energies,
             prices_mj=self._prices,
             reply_ms=median,

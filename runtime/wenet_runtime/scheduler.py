@@ -4,13 +4,14 @@ The daemon's engine thread and the simulator drive the very same code.
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import Generic, List, NamedTuple, Optional, Sequence, Tuple, Union
+from dataclasses import replace
+from typing import Generic, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wenet_runtime.admission import DeadlineQueue, Job, Work
+from wenet_runtime.assignment import Assignment, Part
 from wenet_runtime.batching import Batching
 from wenet_runtime.controller import Controller
 from wenet_runtime.energy_plan import Point
@@ -20,29 +21,6 @@ from wenet_runtime.outlook import Outlook
 from wenet_runtime.policy import Choice
 from wenet_runtime.pool import Residency
 from wenet_runtime.power_budget import PowerBudget
-
-
-@dataclass(frozen=True)
-class Assignment(Generic[Work]):
-    """Jobs that run now, in one batch, in the mode that was chosen for them.
-
-    `queued` is how many waited when it was decided, these included; `slowdown` the factor of the mode's class.
-    """
-
-    jobs: Tuple[Job[Work], ...]
-    rows: int
-    choice: Choice
-    decided_s: float
-    queued: int = 1
-    slowdown: float = 1.0
-
-
-class Part(NamedTuple):
-    """A mode's share of what an assignment ran: a cascade runs two."""
-
-    mode_id: str
-    rows: int
-    ms: float
 
 
 class Scheduler(Generic[Work]):

@@ -52,12 +52,16 @@ class ClassFilter:
     def __init__(self, attainment: float) -> None:
         self._miss = 1.0 - attainment
         # Who allows many misses still wants no change believed that chance alone shows every few requests.
-        self._rare = min(self._miss, 0.01)
+        rare = min(self._miss, 0.01)
+        # How far out the least striking of a run of k lies if k in a row are as rare as two misses, or three.
+        self._worse = [rare ** (2 / length) for length in range(1, RUN + 1)]
+        self._better = [rare ** (3 / length) for length in range(1, RUN + 1)]
         self._attainment = attainment
         size = int(min(4096, max(256, 4 / self._miss)))
         self._noise = Residuals(size)  # time over factor × profile
         self._excess = Residuals(size)
         self._run: Deque[Tuple[float, float]] = deque(maxlen=RUN)  # time over profile, and that profile, ms
+        self._body = 1.0
         self.factor = 1.0
         self.middle = 1.0
         self.spread: Optional[float] = None
@@ -77,9 +81,12 @@ class ClassFilter:
             self._run.clear()
             for ratio, profiled_ms in shown:
                 self._learn(ratio, profiled_ms)
+        # What chance takes off on its lucky side it adds on the other; what comes on top of that is a stall.
+        middle = self._noise.quantile(0.5)
+        self._body = max(middle, 2 * middle - self._noise.quantile(self._miss))
         if len(self._noise) >= LEAST_NOISE:
-            self.middle = self._noise.quantile(0.5)
-            self.spread = self._body()
+            self.middle = middle
+            self.spread = self._body
             self.excess_ms = self._excess.quantile(self._attainment)
         return length > 0
 
@@ -87,12 +94,7 @@ class ClassFilter:
         relative = ratio / self.factor
         self._noise.add(relative)
         # A stall is as long for a quick mode as for a slow one, so it is kept in milliseconds.
-        self._excess.add(max(0.0, (relative - self._body()) * self.factor * profiled_ms))
-
-    def _body(self) -> float:
-        """What chance takes off on its lucky side it adds on the other; what comes on top of that is a stall."""
-        middle = self._noise.quantile(0.5)
-        return max(middle, 2 * middle - self._noise.quantile(self._miss))
+        self._excess.add(max(0.0, (relative - self._body) * self.factor * profiled_ms))
 
     def _changed(self) -> int:
         """How many of the latest runs show that the factor is another one; 0 if none do.
@@ -103,17 +105,16 @@ class ClassFilter:
         others = len(self._noise) - len(self._run)
         if others < LEAST_NOISE:
             return self._changed_early()
-        worse, better = self._rare**2, self._rare**3
+        worse, better, seen = self._worse, self._better, len(self._noise) + 1
         low, high = math.inf, 0.0
         for length, (ratio, _) in enumerate(reversed(self._run), 1):
             relative = ratio / self.factor
             low, high = min(low, relative), max(high, relative)
-            of = len(self._noise) - length + 1
-            up = (self._noise.at_least(low) - length + 1) / of
-            down = (self._noise.at_most(high) - length + 1) / of
-            if length > 1 and (up**length <= worse or down**length <= better):
+            up = (self._noise.at_least(low) - length + 1) / (seen - length)
+            down = (self._noise.at_most(high) - length + 1) / (seen - length)
+            if length > 1 and (up <= worse[length - 1] or down <= better[length - 1]):
                 return length
-            if up**RUN > worse and down**RUN > better:
+            if up > worse[-1] and down > better[-1]:
                 return 0
         return 0
 

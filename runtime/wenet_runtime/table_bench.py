@@ -1,6 +1,5 @@
 """Measures one configuration at a time, interleaved with the full network, on the engine that will serve."""
 
-import time
 from contextlib import closing
 from typing import Callable, Dict, Mapping, Optional
 
@@ -11,7 +10,7 @@ from wenet_runtime.engines.base import Backend, Engine, Tensors
 from wenet_runtime.errors import EngineError
 from wenet_runtime.materialize import Supernet, lower
 from wenet_runtime.meters.base import Meter
-from wenet_runtime.profiler import load_graph, sample
+from wenet_runtime.profiler import energy_mj, load_graph, sample
 from wenet_runtime.table_rows import Row
 
 Emitted = Callable[[Mapping[str, int]], Mapping[str, int]]
@@ -58,7 +57,7 @@ class TableBench:
         full = self._opened()
         with closing(self._engine(groups, f"configuration {number}")) as engine:
             taken = self._taken({"full": full, "it": engine}, number)
-            energies = [self._energy_mj(one) for one in (engine, full)]
+            energies = [self._spent_mj(one) for one in (engine, full)]
         ratio = _quiet(taken["it"]) / _quiet(taken["full"])
         it_ms, full_ms = (round(float(np.median(taken[name])), 6) for name in ("it", "full"))
         quiet_ms, runs = round(_quiet(taken["full"]), 6), len(taken["it"])
@@ -84,7 +83,7 @@ class TableBench:
 
     def meter_answers(self) -> bool:
         """Whether the meter tells what the full network's runs take; it runs for a moment."""
-        return self._meter is not None and bool(self._energy_mj(self._opened()))
+        return self._meter is not None and bool(self._spent_mj(self._opened()))
 
     def close(self) -> None:
         """Free the full network's engine."""
@@ -120,15 +119,9 @@ class TableBench:
                 break
         return taken
 
-    def _energy_mj(self, engine: Engine) -> Optional[float]:
-        if self._meter is None:
-            return None
-        start, runs = time.monotonic(), 0
-        while runs < 3 or time.monotonic() - start < ENERGY_S:
-            engine.infer(self._inputs)
-            runs += 1
-        energy = self._meter.energy_mj(start, time.monotonic())
-        return None if energy is None else round(energy / runs, 6)
+    def _spent_mj(self, engine: Engine) -> Optional[float]:
+        spent = energy_mj(engine, self._inputs, self._meter, runs=3, least_s=ENERGY_S)
+        return None if spent is None else round(spent, 6)
 
 
 def _quiet(taken_ms: NDArray[np.float64]) -> float:

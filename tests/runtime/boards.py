@@ -55,7 +55,6 @@ class Board:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> "Board":
         """Let what is timed be timed by this board's clock."""
         monkeypatch.setattr("wenet_runtime.profiler.time", self)
-        monkeypatch.setattr("wenet_runtime.table_bench.time", self)
         return self
 
     def perf_counter(self) -> float:

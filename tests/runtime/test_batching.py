@@ -5,12 +5,13 @@ from typing import Any, List, Mapping, Optional
 import pytest
 
 from wenet_runtime.admission import Job
+from wenet_runtime.assignment import Assignment
 from wenet_runtime.batching import Batching
 from wenet_runtime.budget import Budget, Deadline, RequestOptions
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.controller import Controller
 from wenet_runtime.profile import Profile
-from wenet_runtime.scheduler import Assignment, Scheduler
+from wenet_runtime.scheduler import Scheduler
 
 MEDIANS_MS = {"m0": 10.0, "m1": 40.0, "m2": 100.0}
 # A batch of n takes (1 + 0.25 (n - 1)) times one row's time.

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wenet_runtime.errors import BudgetImpossible, InfeasibleBudget, NotResident, Refused
-from wenet_runtime.policy import Choice, Forecast, Limits
+from wenet_runtime.forecast import Forecast
+from wenet_runtime.policy import Choice, Limits
 from wenet_runtime.policy import select as select_among
 
 
@@ -334,7 +335,8 @@ def test_what_was_passed_over_is_the_next_more_accurate_mode() -> None:
         20.0,
     )
     over = select(ALL, Limits(left_ms=2.5, limit_ms=2.5)).passed_over
-    assert over is not None and over.mode_id == "middle"
+    assert over is not None
+    assert over.mode_id == "middle"
     assert select(ALL, Limits()).passed_over is None
     assert select(ALL, Limits(energy_mj=6.0)).passed_over == ("large", "too-dear", 25.0, 6.0)
 

@@ -99,6 +99,16 @@ def test_energy_is_the_mean_of_back_to_back_runs(engines: Any) -> None:
     assert energy_mj(ready["b"], {"input": ones()}, NoMeter(), runs=1) is None
 
 
+def test_energy_takes_runs_until_a_meter_can_resolve_them_and_none_without_a_meter(engines: Any) -> None:
+    ready, runs = engines
+    spent = energy_mj(ready["b"], {"input": ones()}, SimMeter(busy_w=2.0), runs=2, least_s=0.018)
+    assert spent == pytest.approx(10.0)
+    assert runs == ["b"] * 4  # 5 ms each
+    assert energy_mj(ready["b"], {"input": ones()}, None, runs=2) is None
+    assert energy_mj(ready["b"], {"input": ones()}, NoMeter(), runs=2) is None
+    assert len(runs) == 4
+
+
 def test_whole_batches_are_made_of_the_rows_that_are_there() -> None:
     seen: List[Any] = []
 

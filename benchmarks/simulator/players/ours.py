@@ -2,11 +2,12 @@
 
 from benchmarks.simulator.players.base import Given, Setup
 from wenet_runtime.admission import Job
+from wenet_runtime.assignment import Assignment
 from wenet_runtime.batching import Batching
 from wenet_runtime.budget import Budget, Deadline, RequestOptions
 from wenet_runtime.controller import Controller
 from wenet_runtime.errors import Refused
-from wenet_runtime.scheduler import Assignment, Scheduler
+from wenet_runtime.scheduler import Scheduler
 
 KEPT_BUDGETS = 1024
 

@@ -97,6 +97,25 @@ def test_energy_is_asked_of_a_meter_that_answers_and_of_no_other(opened, tiny):
         bench.close()
 
 
+def test_answers_are_taken_once_for_each_network_and_its_images(opened):
+    right, taken = np.arange(21) % 3 > 0, []
+
+    def take():
+        taken.append(right)
+        return right
+
+    for _ in range(2):  # the second time after a restart
+        bench = opened()
+        for name in ("int8 a", "int8 b"):
+            found = bench.answers(name, 21, take)
+            assert found.dtype == np.bool_
+            assert np.array_equal(found, right)
+        bench.close()
+    assert len(taken) == 2
+    opened(weights="trained further").answers("int8 a", 21, take)
+    assert len(taken) == 3
+
+
 def test_its_table_lies_where_it_says_and_predicts_what_it_measured(opened, tiny, monkeypatch):
     monkeypatch.setattr(module, "profile_layers", _few_rows(module.profile_layers))
     bench = opened()

@@ -1,17 +1,21 @@
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.trainer.explore import paper_board, two_frontiers
 from tests.trainer.few_digits import FEW
-from wenet_runtime.additive import AdditiveCost
 from wenet_trainer.checkpoint import Checkpoint
 from wenet_trainer.errors import ExploreError
-from wenet_trainer.explore import bench, finalists, frontier
-from wenet_trainer.explore.bench import Bench
+from wenet_trainer.explore import evaluator, finalists, frontier, subject
 from wenet_trainer.explore.exploring import Exploring
 from wenet_trainer.explore.frontier import find_frontier
+from wenet_trainer.explore.precision import Variant
 from wenet_trainer.explore.problem import Cost, Limits
 from wenet_trainer.explore.result import read_frontier, write_frontier
 from wenet_trainer.explore.routes import Route
@@ -21,44 +25,24 @@ from wenet_trainer.recipe import Recipe
 from wenet_trainer.space import GroupConfig
 from wenet_trainer.supernet import weight_enabled
 
+ROOT = Path(__file__).resolve().parents[3]
+
 
 @pytest.fixture
 def checkpoint(tiny):
     return Checkpoint(Recipe(data=FEW, model="tiny"), 1, (), tiny.state_dict(), {})
 
 
-class Stand:
-    """An engine that is only timed, and only by what is written down."""
-
-    def __init__(self, config):
-        self.config = config
-
-    def close(self):
-        pass
-
-
 @pytest.fixture
 def device(monkeypatch, tiny):
-    """A device whose times are written down: grouping saves time, and more where it comes later."""
-    terms = {
-        name: {groups: -0.3 * (1 + place) * np.log2(groups) for groups in layer.groups_allowed}
-        for place, (name, layer) in enumerate(weight_enabled(tiny).items())
-    }
-    latency = AdditiveCost(30.0, terms)
-
-    def sample(engines, inputs, *, rounds, seed, **_):
-        noise = 1 + 1e-4 * np.random.default_rng(seed).random((len(engines), rounds))
-        return {
-            name: latency.of(engine.config) * row for (name, engine), row in zip(engines.items(), noise, strict=True)
-        }
-
-    monkeypatch.setattr(
-        frontier, "_routes", lambda *_: [Route("board", lambda config: Cost(latency.of(config)), latency)]
-    )
-    monkeypatch.setattr(Bench, "open", lambda _, config: Stand(config))
-    monkeypatch.setattr(bench, "sample", sample)
-    monkeypatch.setattr(finalists.precision, "precisions_of", lambda _: ())
+    latency = paper_board.install(monkeypatch, tiny)
+    route = Route("board", lambda config: Cost(latency.of(config)), latency)
+    monkeypatch.setattr(frontier, "_routes", lambda *_: [route])
     return latency
+
+
+def timeless(found):
+    return dataclasses.replace(found, search_seconds=0.0)
 
 
 def explored(checkpoint, folder, **asked):
@@ -89,9 +73,6 @@ def test_modes_go_from_fast_to_accurate_and_everything_seen_is_written_down(chec
 
 
 def test_the_same_seed_gives_the_same_frontier(checkpoint, device, tmp_path):
-    def timeless(found):
-        return dataclasses.replace(found, search_seconds=0.0)
-
     one, again = (explored(checkpoint, tmp_path / name, seed=3) for name in "ab")
     other = explored(checkpoint, tmp_path / "c", seed=4)
     assert timeless(one) == timeless(again)
@@ -122,7 +103,80 @@ def test_a_killed_exploration_goes_on_and_evaluates_nothing_twice(checkpoint, de
     assert before
     # Once for the search, and once more on other images for what is measured whole.
     assert all(searched.count(config) == 1 + (config in finals) for config in before)
-    assert dataclasses.replace(again, search_seconds=0.0) == dataclasses.replace(whole, search_seconds=0.0)
+    assert timeless(again) == timeless(whole)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 4])
+def test_a_kill_loses_no_more_than_was_being_evaluated(checkpoint, device, tmp_path, monkeypatch, pieces):
+    evaluated, right = [], SharedPrefix.right
+
+    def counted(self, configs, *rest):
+        if len(evaluated) == pieces:
+            raise KeyboardInterrupt
+        evaluated.append(list(configs))
+        return right(self, configs, *rest)
+
+    monkeypatch.setattr(SharedPrefix, "right", counted)
+    monkeypatch.setattr(evaluator, "SECONDS", 0.0)  # as where configurations are slow
+    with pytest.raises(KeyboardInterrupt):
+        explored(checkpoint, tmp_path)
+    journals = (tmp_path / "explore").glob("accuracies-*.jsonl")
+    assert sum(len(path.read_bytes().splitlines()) - 1 for path in journals) == sum(map(len, evaluated))
+    assert max(map(len, evaluated)) <= evaluator.AT_LEAST
+
+
+@pytest.mark.parametrize("killed_at", [0, 1, 2])
+def test_accuracies_in_other_precisions_are_not_taken_again_after_a_kill(
+    checkpoint, device, tmp_path, monkeypatch, killed_at
+):
+    taken, kill = [], []
+
+    def right(engine, images, preprocess):
+        if len(taken) in kill:
+            kill.clear()
+            raise KeyboardInterrupt
+        taken.append(frozenset(engine.config.items()))
+        return np.random.default_rng(sum(engine.config.values())).random(len(images)) < 0.5
+
+    monkeypatch.setattr(finalists.precision, "precisions_of", lambda _: ("int8",))
+    monkeypatch.setattr(subject, "prepare", lambda *given: Variant(given[2], given[3], {}))
+    monkeypatch.setattr(subject, "right", right)
+    monkeypatch.setattr(subject.Subject, "_open", lambda _, variant: paper_board.Stand(variant.groups))
+    whole = explored(checkpoint, tmp_path / "whole")
+    alone = list(taken)
+    assert {one.precision for one in (*whole.modes, *whole.dropped)} == {"fp32", "int8"}
+    taken.clear()
+    kill.append(killed_at)
+    with pytest.raises(KeyboardInterrupt):
+        explored(checkpoint, tmp_path / "killed")
+    again = explored(checkpoint, tmp_path / "killed")
+    assert taken == alone
+    assert len(set(taken)) == len(taken) > 2
+    assert timeless(again) == timeless(whole)
+    explored(checkpoint, tmp_path / "killed", modes=2)  # even a third exploration of the same finalists
+    assert taken == alone
+
+
+def test_two_processes_find_the_frontier_of_one_and_the_first_alone_measures_and_writes(tmp_path):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    alone.mkdir()
+    together.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         str(ROOT / "tests/trainer/explore/two_frontiers.py"), str(together)],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    wanted = timeless(two_frontiers.explored(alone))
+    found = read_frontier(together / "frontier.json")
+    assert timeless(found) == wanted
+    first, second = (json.loads((together / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert first["points"] == second["points"] == [dataclasses.asdict(one) for one in wanted.points]
+    assert (first["modes"], second["modes"]) == (len(wanted.modes), 0)
+    assert min(first["evaluated"], second["evaluated"]) > 0.3 * wanted.accuracy_evaluations
+    finals = len(wanted.modes) + len(wanted.dropped)
+    assert first["evaluated"] + second["evaluated"] == wanted.accuracy_evaluations + finals
 
 
 def test_algorithm_2_walks_down_to_its_threshold(checkpoint, device, tmp_path):

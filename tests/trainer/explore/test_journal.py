@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from wenet_trainer.errors import ExploreError
-from wenet_trainer.explore.journal import Journal
+from wenet_trainer.explore.journal import Journal, packed, unpacked
 from wenet_trainer.space import GroupConfig
 
 LAYERS, IMAGES, IDENTITY = ("a", "b", "c"), 21, {"weights": "abc", "data": "digits"}
@@ -88,6 +88,16 @@ def test_another_file_is_left_alone(tmp_path, content):
     with pytest.raises(ExploreError, match="is no journal of accuracies"):
         opened(path)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 21])
+def test_packed_answers_are_unpacked_as_they_were_and_another_number_is_refused(count):
+    right = np.random.default_rng(count).random(count) < 0.5
+    found = unpacked(packed(right), count)
+    assert found.dtype == np.bool_
+    assert np.array_equal(found, right)
+    with pytest.raises(ValueError, match="answers where"):
+        unpacked(packed(right), count + 8)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

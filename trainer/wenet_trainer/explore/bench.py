@@ -21,6 +21,7 @@ from wenet_runtime.meters.base import Meter
 from wenet_runtime.plan import Plan
 from wenet_runtime.plan_file import plan_path, read_figures, write_figures
 from wenet_runtime.profiler import energy_mj, load_graph, quickest_ms, sample
+from wenet_trainer.explore.journal import packed, unpacked
 from wenet_trainer.explore.problem import Cost
 from wenet_trainer.explore.records import Records
 from wenet_trainer.space import GroupConfig
@@ -144,6 +145,20 @@ class Bench:
             self._finals.put(f"emitted {name}", found)
         return found
 
+    def answers(self, name: str, images: int, take: Callable[[], NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        """Which of so many images a network answers rightly, (images,), taken once.
+
+        Args:
+            name: says the network and the images.
+            images: how many there are.
+            take: shows them to its engine.
+        """
+        kept = self._finals.get(f"right {name}")
+        if kept is None:
+            kept = packed(take())
+            self._finals.put(f"right {name}", kept)
+        return unpacked(kept, images)
+
     def samples(self, engines: Mapping[str, Engine], rounds: int, progress: Callable[[int, int], None]) -> Samples:
         """Time engines interleaved; what was measured of these names before a kill is not measured again.
 
@@ -174,7 +189,7 @@ class Bench:
             key = f"{name} energy {self.meter.source} {runs}"
             kept = self._finals.get(key)
             if kept is None:
-                kept = [self._energy_mj(engine, runs)]
+                kept = [energy_mj(engine, self._inputs, self.meter, runs=runs)]
                 self._finals.put(key, kept)
             found[name] = kept[0]
         return found
@@ -191,17 +206,12 @@ class Bench:
         engine = self._load(config)
         try:
             samples = sample({"full": self._full, "it": engine}, self._inputs, rounds=ROUNDS, primed=1)
-            energy = self._energy_mj(engine, ROUNDS)
+            energy = energy_mj(engine, self._inputs, self.meter, runs=ROUNDS)
         finally:
             engine.close()
         if self._full_ms is None:
             self._full_ms = self._first_full_ms(float(np.median(samples["full"])))
         return float(np.median(samples["it"] / samples["full"])) * self._full_ms, energy
-
-    def _energy_mj(self, engine: Engine, runs: int) -> float | None:
-        if self.meter.source == "none":
-            return None  # it would run for nothing
-        return energy_mj(engine, self._inputs, self.meter, runs=runs)
 
     def _first_full_ms(self, now_ms: float) -> float:
         """The full network's time that every ratio refers to, also after a restart."""

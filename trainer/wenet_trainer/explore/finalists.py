@@ -100,11 +100,11 @@ def finalists(
         entries.append(entry("fp32", right, partial(bench.open, config)))
         for kind in precision.precisions_of(bench.backend) if precisions else ():
             try:
-                variant, bits = subject.in_precision(config, kind)
+                opened, bits = subject.in_precision(config, kind)
             except (EngineError, BundleError) as error:
                 failed.setdefault(kind, f"{kind} was not tried for every finalist: {error}")
                 continue
-            entries.append(entry(kind, bits, partial(subject.open, variant)))
+            entries.append(entry(kind, bits, opened))
     return entries, tuple(failed.values())
 
 

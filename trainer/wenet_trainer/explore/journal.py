@@ -63,13 +63,7 @@ class Journal:
     def add(self, answers: Answers) -> None:
         """Append configurations; they survive a power cut when this returns. Raises `ExploreError`."""
         lines = "".join(
-            json.dumps(
-                {
-                    "groups": [config[name] for name in self._layers],
-                    "right": base64.b64encode(np.packbits(right).tobytes()).decode(),
-                }
-            )
-            + "\n"
+            json.dumps({"groups": [config[name] for name in self._layers], "right": packed(right)}) + "\n"
             for config, right in answers.items()
         )
         try:
@@ -101,19 +95,17 @@ class Journal:
 
     def _take(self, lines: Sequence[bytes]) -> None:
         """Damaged lines, which only a failing disk leaves, are passed over: they are evaluated again."""
-        size = -(-self._images // 8)
         for line in lines:
             members = _members(line) or {}
             groups = members.get("groups")
             try:
-                packed = base64.b64decode(str(members.get("right")), validate=True)
-            except ValueError:  # of characters or of their number
+                bits = unpacked(str(members.get("right")), self._images)
+            except ValueError:
                 continue
             if not isinstance(groups, list) or not all(type(one) is int for one in groups):
                 continue
-            if len(groups) != len(self._layers) or len(packed) != size:
+            if len(groups) != len(self._layers):
                 continue
-            bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=self._images).astype(np.bool_)
             self._written[GroupConfig(dict(zip(self._layers, groups, strict=True)))] = bits
 
     def _move(self) -> None:
@@ -123,6 +115,23 @@ class Journal:
         self._path.rename(aside)
         sync_directory(self._path.parent)
         self.set_aside = aside
+
+
+def packed(right: NDArray[np.bool_]) -> str:
+    """Answers as text, eight in a byte."""
+    return base64.b64encode(np.packbits(right).tobytes()).decode()
+
+
+def unpacked(text: str, images: int) -> NDArray[np.bool_]:
+    """What was packed: (images,).
+
+    Raises:
+        ValueError: it is the text of another number of answers, or of none.
+    """
+    found = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
+    if len(found) != -(-images // 8):
+        raise ValueError(f"{8 * len(found)} answers where {images} were wanted")
+    return np.unpackbits(found, count=images).astype(np.bool_)
 
 
 def _members(line: bytes) -> dict[str, Any] | None:

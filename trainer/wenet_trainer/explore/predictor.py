@@ -190,23 +190,17 @@ class _Fit:
 
     def left_out(self, freedom: Freedom) -> Floats:
         """What would be predicted for each value without it."""
-        return self._left_out(self._inverse(freedom))
-
-    def error(self, freedom: Freedom) -> float:
-        """Root of the mean squared leave-one-out error, in the units of the values."""
-        return self._error(self._inverse(freedom))
-
-    def _left_out(self, inverse: Floats) -> Floats:
+        inverse = self._inverse(freedom)
         missed = (inverse @ self._rest) / inverse.diagonal()
         return TRANSFORMS[self._transform].back(self._scaled - missed)
 
-    def _error(self, inverse: Floats) -> float:
-        return float(np.sqrt(np.mean((self._left_out(inverse) - self._values) ** 2)))
+    def error(self, freedom: Freedom) -> float:
+        """Root of the mean squared leave-one-out error, in the units of the values."""
+        return float(np.sqrt(np.mean((self.left_out(freedom) - self._values) ** 2)))
 
     def solve(self, freedom: Freedom) -> Predictor:
         """The fitted sum."""
-        inverse = self._inverse(freedom)
-        weights = inverse @ self._rest
+        weights = self._inverse(freedom) @ self._rest
         slopes = freedom.slope**2 * (self._slope.T @ weights)
         levels = np.split(freedom.level**2 * (self._level.T @ weights), np.cumsum(self._shape)[:-1])
         alone = [
@@ -214,12 +208,8 @@ class _Fit:
             for scales, slope, level, parts in zip(self._scales, slopes, levels, self._parts, strict=True)
         ]
         constant = self._start + (START_DEVIATES * self._size) ** 2 * float(weights.sum())
-        return Predictor(
-            Terms(constant, tuple(alone), self._pairs(freedom, weights)),
-            self._transform,
-            freedom,
-            self._error(inverse),
-        )
+        terms = Terms(constant, tuple(alone), self._pairs(freedom, weights))
+        return Predictor(terms, self._transform, freedom, self.error(freedom))
 
     def _pairs(self, freedom: Freedom, weights: Floats) -> dict[tuple[int, int], Floats]:
         if freedom.pair == 0 and freedom.pair_level == 0:

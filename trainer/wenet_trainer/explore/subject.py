@@ -2,9 +2,10 @@
 
 import copy
 import json
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -70,19 +71,32 @@ class Subject:
             found.append(f"every configuration was evaluated alone: {self.search.cuts.why_whole}")
         return tuple(found)
 
-    def in_precision(self, config: GroupConfig, precision: str) -> tuple[Variant, NDArray[np.bool_]]:
+    def in_precision(self, config: GroupConfig, precision: str) -> tuple[Callable[[], Engine], NDArray[np.bool_]]:
         """A configuration in a precision that torch does not compute, and what this machine's engine answers so.
 
         Returns:
-            What a mode of it carries, and (N,) whether each final image is answered rightly.
-        """
-        bench, net = self.bench, copy.deepcopy(self.net).cpu()
-        variant = prepare(net, bench.supernet, config, precision, self.calibration)
-        with closing(self.open(variant)) as engine:
-            return variant, right(engine, self.final_images, self.source.preprocess)
+            Opens its engine, and (N,) whether each final image is answered rightly, which is evaluated once.
 
-    def open(self, variant: Variant) -> Engine:
-        """Its engine as it will be served; how it is emitted is decided once."""
+        Raises:
+            EngineError, BundleError: the engine does not compute it, or not in this precision.
+        """
+        bench, images = self.bench, self.final_images
+
+        @cache
+        def variant() -> Variant:
+            return prepare(copy.deepcopy(self.net).cpu(), bench.supernet, config, precision, self.calibration)
+
+        def opened() -> Engine:
+            return self._open(variant())
+
+        def answers() -> NDArray[np.bool_]:
+            with closing(opened()) as engine:
+                return right(engine, images, self.source.preprocess)
+
+        shown = digest(self.calibration.numpy(), images.pixels, images.labels)
+        return opened, bench.answers(f"{precision} {json.dumps(dict(config))} {shown}", len(images), answers)
+
+    def _open(self, variant: Variant) -> Engine:
         bench = self.bench
 
         def quickest() -> dict[str, int]:
