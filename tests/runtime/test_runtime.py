@@ -21,9 +21,12 @@ from tests.runtime.fakes import (
     profile,
     wait_for,
 )
+from wenet_runtime.answers import Ask
+from wenet_runtime.batching import Batching
 from wenet_runtime.budget import Budget, RequestOptions
-from wenet_runtime.bundle import Bundle
+from wenet_runtime.bundle import Bundle, Rule
 from wenet_runtime.canary import WARMUP_RUNS
+from wenet_runtime.cascade import Cascade
 from wenet_runtime.controller import Controller
 from wenet_runtime.errors import (
     BudgetImpossible,
@@ -36,8 +39,11 @@ from wenet_runtime.errors import (
     SettingsError,
     UnknownMode,
 )
+from wenet_runtime.escalation import Escalation
+from wenet_runtime.meters.none import NoMeter
 from wenet_runtime.meters.sim import SimMeter
 from wenet_runtime.pool import Pool
+from wenet_runtime.profile import Profile
 from wenet_runtime.result import Result
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.scheduler import Scheduler
@@ -485,3 +491,52 @@ def test_serving_goes_on_through_any_number_of_evictions(bundle: Bundle, loading
     assert runtime.close(timeout_s=PATIENCE_S)
     assert loading.loads.count("m0") == 1
     assert sorted(loading.closed) == sorted([*loading.loads, "backend"])  # each once, none twice, none forgotten
+
+
+def test_requests_that_wait_run_as_one_batch_and_each_gets_its_rows(bundle: Bundle, backend: SettableBackend) -> None:
+    pool = Pool(bundle, backend, no_artifact)
+    halved = {mode_id: Profile(ms, ms, ms, 9, batch_ms={4: 2 * ms}) for mode_id, ms in SLOW_MS.items()}
+    scheduler: Scheduler[Ask] = Scheduler(Controller(bundle.modes, halved), batching=Batching(4))
+    runtime = Runtime(pool, scheduler, NoMeter())
+    backend.runs.clear()
+    first = occupy(runtime, backend)
+    inputs = [ones(rows, 0.0) for rows in (1, 2, 1)]
+    for at, rows in enumerate(inputs):
+        rows[:, 0, 0, at + 1] = 1.0  # the simulated answer points at the largest number
+    waiting = [runtime.submit({"input": one}, RequestOptions(), time.monotonic()) for one in inputs]
+    backend.release()
+    answer(first)
+    for at, future in enumerate(waiting):
+        result = answer(future)
+        assert result.batch_rows == 4
+        assert np.argmax(result.outputs["logits"], axis=1).tolist() == [at + 1] * len(inputs[at])
+    assert len(backend.runs) == 2
+    runtime.close()
+
+
+def test_a_cancelled_member_leaves_a_batch_before_it_runs(bundle: Bundle, backend: SettableBackend) -> None:
+    pool = Pool(bundle, backend, no_artifact)
+    halved = {mode_id: Profile(ms, ms, ms, 9, batch_ms={4: 2 * ms}) for mode_id, ms in SLOW_MS.items()}
+    scheduler: Scheduler[Ask] = Scheduler(Controller(bundle.modes, halved), batching=Batching(4))
+    runtime = Runtime(pool, scheduler, NoMeter())
+    occupy(runtime, backend)
+    waiting = [send(runtime, float(at)) for at in range(3)]
+    assert waiting[1].cancel()
+    backend.release()
+    assert [answer(waiting[at]).batch_rows for at in (0, 2)] == [2, 2]
+    runtime.close()
+
+
+@pytest.mark.parametrize("sure", [True, False])
+def test_a_cascade_answers_early_or_escalates(bundle: Bundle, backend: SettableBackend, sure: bool) -> None:
+    rule = Rule("m0", "m2", "margin", -1.0 if sure else 1e9, 0.003, 0.05, 10_000, 0.3, 0.001, "ab" * 32)
+    cascade = Cascade([rule], "logits")
+    profiles = {mode.id: profile(SLOW_MS[mode.id]) for mode in bundle.modes}
+    scheduler: Scheduler[Ask] = Scheduler(Controller(bundle.modes, profiles), escalation=Escalation(cascade))
+    runtime = Runtime(Pool(bundle, backend, no_artifact), scheduler, NoMeter(), cascade=cascade)
+    backend.runs.clear()
+    result = answer(send(runtime))
+    assert (result.mode_id, result.reason) == ("m0" if sure else "m2", "cascade")
+    assert [mode_id for mode_id, _ in backend.runs] == (["m0"] if sure else ["m0", "m2"])
+    assert runtime.guard is not None
+    runtime.close()

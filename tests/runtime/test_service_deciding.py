@@ -1,0 +1,84 @@
+"""Settings become a scheduler, or a clear refusal to start."""
+
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+import pytest
+
+from tests.runtime.fakes import MEDIANS_MS, profile
+from wenet_runtime.bundle import Bundle
+from wenet_runtime.controller import Controller
+from wenet_runtime.errors import EnergyUnavailable, SettingsError
+from wenet_runtime.service.deciding import cascade_of, make_scheduler, power_budget
+from wenet_runtime.settings import Settings
+
+
+def controller(bundle: Bundle, energies_mj: Optional[Dict[str, float]] = None) -> Controller:
+    profiles = {name: profile(p50_ms, (energies_mj or {}).get(name)) for name, p50_ms in MEDIANS_MS.items()}
+    return Controller(bundle.modes, profiles, idle_w=2.0)
+
+
+ENERGIES_MJ = {"m0": 5.0, "m1": 50.0, "m2": 500.0}
+
+
+def budget(bundle: Bundle, idle_w: Optional[float] = 2.0, **settings: Any) -> Any:
+    return power_budget(controller(bundle, ENERGIES_MJ), Settings(**settings), idle_w)
+
+
+def test_without_a_power_budget_there_is_none(bundle: Bundle) -> None:
+    assert budget(bundle) is None
+
+
+def test_an_average_power_and_a_battery_are_budgets(bundle: Bundle) -> None:
+    assert budget(bundle, power_w=5.0).state.power_w == pytest.approx(5.0)
+    battery = budget(bundle, energy_wh=10.0, hours=2.0)
+    assert battery.state.remaining_wh == pytest.approx(10.0, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"energy_wh": 10.0}, "--energy-wh and --hours go together"),
+        ({"hours": 10.0}, "--energy-wh and --hours go together"),
+        ({"power_w": 5.0, "energy_wh": 10.0, "hours": 2.0}, "two budgets for one thing"),
+        ({"power_w": 1.5}, "--power-w leaves 1.5 W, and the idle board alone draws 2 W"),
+        ({"energy_wh": 1.0, "hours": 2.0}, "for --hours 2 leaves 0.5 W"),
+    ],
+)
+def test_what_does_not_go_together_is_said(bundle: Bundle, settings: Dict[str, float], text: str) -> None:
+    with pytest.raises(SettingsError, match=text):
+        budget(bundle, **settings)
+
+
+def test_without_the_idle_board_s_watts_no_average_can_be_held(bundle: Bundle) -> None:
+    with pytest.raises(SettingsError, match="give --idle-w"):
+        budget(bundle, None, power_w=5.0)
+
+
+def test_without_any_energy_no_average_can_be_held(bundle: Bundle) -> None:
+    with pytest.raises(EnergyUnavailable, match="choose --meter"):
+        power_budget(controller(bundle), Settings(power_w=5.0), 2.0)
+
+
+def test_a_cascade_is_used_when_asked_for_and_must_be_there(bundle: Bundle) -> None:
+    assert cascade_of(bundle, Settings()) is None
+    with pytest.raises(SettingsError, match="carries no rules: calibrate it"):
+        cascade_of(bundle, Settings(cascade=True))
+
+
+def test_a_batch_is_never_larger_than_the_bundle_allows(bundle: Bundle) -> None:
+    scheduler = make_scheduler(controller(bundle), bundle, Settings(max_batch_rows=1024), None, None)
+    assert scheduler._batching._max_rows == bundle.manifest.max_batch
+
+
+def test_a_daemon_with_a_meter_holds_a_power_budget(bundle_path: Path, tmp_path: Path) -> None:
+    from wenet_runtime.service.daemon import open_daemon
+
+    daemon = open_daemon(
+        Settings(bundle=bundle_path, cache_dir=tmp_path / "cache", profile_rounds=10, meter="sim", power_w=4.0)
+    )
+    try:
+        assert daemon.runtime.power is not None
+        assert daemon.runtime.power.power_w == pytest.approx(4.0)
+    finally:
+        assert daemon.close(10.0)
