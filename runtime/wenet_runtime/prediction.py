@@ -6,6 +6,7 @@ from typing import Deque, Dict, List, Mapping, Optional, Sequence
 
 from wenet_runtime.bundle import Mode
 from wenet_runtime.forecast import Forecast
+from wenet_runtime.meter_trust import MeterTrust
 from wenet_runtime.profile import Profile
 from wenet_runtime.residuals import quantile
 from wenet_runtime.slowdown import Slowdown, classes_of
@@ -47,6 +48,9 @@ class Predictor:
         self._tails = [_tail(profiles[mode_id], attainment) for mode_id in self.ids]
         self._energies: List[Optional[float]] = [_energy(profiles[mode_id]) for mode_id in self.ids]
         self._prices = [_price(profiles[mode_id], idle_w) for mode_id in self.ids]
+        self._trust = MeterTrust(idle_w or 0.0)
+        self._trust.keep(self.ids)
+        self._idle_w = idle_w or 0.0
         # A batch's rows cost less each than a single one; what a profile does not tell of that is learned.
         self._batches: Dict[int, Deque[float]] = {}
         self._overheads: Deque[float] = deque(maxlen=OVERHEAD_WINDOW)
@@ -113,6 +117,16 @@ class Predictor:
         if rows == 1 or len(self._batches[rows]) >= OVERHEAD_LEAST:
             self.slowdown.observe(which, infer_ms, profiled_ms, now_s)
         self._forecasts.clear()
+
+    def observe_energy(self, mode_id: str, measured_mj: float, rows: int, ms: float) -> None:
+        """Take in what a meter read over one run, of the whole board; what is not credible teaches nothing."""
+        at = self.index[mode_id]
+        price_mj = self._prices[at]
+        if price_mj is None:
+            return
+        self._trust.charge_mj(measured_mj, price_mj * rows, ms, mode_id)
+        idle_mj = self._idle_w * self.profiles[mode_id].p50_ms
+        self._energies[at] = price_mj * self._trust.factor_of(mode_id) + idle_mj
 
     def observe_overhead(self, overhead_ms: float) -> None:
         """Take in what a reply took after its inference: waking the server, encoding, sending."""

@@ -228,6 +228,9 @@ class Scheduler(Generic[Work]):
             self.controller.observe(part.mode_id, part.ms, part.rows, end_s)
         if self.escalation is not None and escalated is not None:
             self.escalation.observe(choice, assignment.jobs, escalated, self.controller)
+        if energy_mj is not None and len(parts) == 1:
+            part = parts[0]
+            self.controller.predictor.observe_energy(part.mode_id, energy_mj, part.rows, part.ms)
         if self.power is not None:
             prices, index = self.controller.forecast(1).prices_mj, self.controller.predictor.index
             priced = [(prices[index[part.mode_id]], part.rows) for part in parts]

@@ -212,3 +212,36 @@ def test_a_mode_out_of_service_is_neither_chosen_nor_wanted(bundle: Bundle) -> N
         choose(controller(bundle), residency=there, mode="m2")
     with pytest.raises(BudgetImpossible, match=r"accuracy 0\.9: the best is m1"):
         choose(controller(bundle), residency=there, min_accuracy=0.9)
+
+
+def test_a_meter_corrects_what_a_mode_is_said_to_take(bundle: Bundle) -> None:
+    one = controller(bundle, {"m0": 1.0, "m1": 5.0, "m2": 25.0})
+    assert choose(one, budget_mj=6.0).mode_id == "m1"
+    for at in range(50):
+        one.predictor.observe_energy("m1", 6.5 + 0.001 * (at % 7), 1, 10.0)
+    assert choose(one, budget_mj=6.0).mode_id == "m0"
+
+
+@pytest.mark.parametrize("lie_mj", [-5.0, math.nan, math.inf, 50.0, 0.0])
+def test_a_meter_that_lies_changes_nothing(bundle: Bundle, lie_mj: float) -> None:
+    one = controller(bundle, {"m0": 1.0, "m1": 5.0, "m2": 25.0})
+    for _ in range(50):
+        one.predictor.observe_energy("m1", lie_mj, 1, 10.0)
+    assert choose(one, budget_mj=6.0).mode_id == "m1"
+
+
+def test_a_profile_with_an_impossible_energy_has_none(bundle: Bundle) -> None:
+    for impossible in (0.0, -1.0, math.nan, math.inf):
+        one = controller(bundle, {"m0": impossible, "m1": 5.0, "m2": 25.0})
+        assert choose(one, budget_mj=6.0).mode_id == "m1"
+        one.predictor.observe_energy("m0", 3.0, 1, 10.0)
+        assert one.forecast(1).energies_mj[one.predictor.index["m0"]] is None
+
+
+def test_where_only_throttling_keeps_a_better_mode_out_the_reason_says_so(bundle: Bundle) -> None:
+    one = controller(bundle)
+    one.predictor.clock_changed(0.5)
+    assert (choose(one, budget_ms=150.0).mode_id, choose(one, budget_ms=150.0).reason) == ("m1", "fits")
+    one.throttled = True
+    assert (choose(one, budget_ms=150.0).mode_id, choose(one, budget_ms=150.0).reason) == ("m1", "thermal")
+    assert choose(one, budget_ms=50.0).reason == "fits"  # an idle device could not do it either
