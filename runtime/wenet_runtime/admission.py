@@ -80,6 +80,11 @@ class DeadlineQueue(Generic[Work]):
         """The most urgent job; None if none waits."""
         return self._entries[0][3] if self._entries else None
 
+    @property
+    def last_ends_s(self) -> float:
+        """When the last job to run must have begun; of an empty queue, never."""
+        return self._entries[-1][3].ends_s if self._entries else float("inf")
+
     def remove(self, job: Job[Work]) -> bool:
         """Take a job out; False if it does not wait (any more)."""
         key = (job.options.priority, job.deadline.at_s, job.number)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from wenet_runtime.budget import Deadline, RequestOptions
 from wenet_runtime.bundle import Mode
@@ -104,7 +104,7 @@ class Controller:
         wait_ms: float = 0,
         room_ms: float = math.inf,
         price_mj: float = math.inf,
-        worth: float = 0.0,
+        future: Optional[Callable[[float], float]] = None,
         residency: Optional[Residency] = None,
     ) -> Choice:
         """Choose a mode for a request.
@@ -117,7 +117,7 @@ class Controller:
             wait_ms: time it will still wait before it can start; 0 once the engine is free.
             room_ms: what others who wait, or may come, leave it.
             price_mj: what the power budget leaves it, above idle and per row.
-            worth: what a millisecond is worth to later requests, in accuracy.
+            future: what later requests are worth, by how long this one runs; see `policy.Limits`.
             residency: which modes are there; all if not given.
 
         Raises:
@@ -142,7 +142,7 @@ class Controller:
             pinned=options.mode is not None,
             room_ms=room_ms,
             price_mj=price_mj,
-            worth=worth,
+            future=future,
         )
         resident = None
         if residency is not None and len(residency.resident) < len(forecast.ids):

@@ -1,13 +1,20 @@
-"""What a run leaves to others: those who wait already, those who may come, and what their accuracy is worth."""
+"""What a run leaves to others: those who wait already, and those who may come."""
 
 import itertools
 import math
-from typing import AbstractSet, Sequence, Tuple
+from typing import AbstractSet, Callable, Optional, Sequence, Tuple
 
 from wenet_runtime.admission import DeadlineQueue, Job, Work
+from wenet_runtime.arrivals import Arrivals
+from wenet_runtime.backlog_value import BacklogValue, Traffic, solve
 from wenet_runtime.controller import Controller
-from wenet_runtime.reserve import Reserve
-from wenet_runtime.shadow_price import ShadowPrice
+
+Future = Callable[[float], float]
+
+
+def here_and_now(work: Callable[[], None]) -> None:
+    """Plans without a thread."""
+    work()
 
 
 class Outlook:
@@ -15,27 +22,35 @@ class Outlook:
 
     Args:
         controller: predicts.
+        plan: runs what may take some milliseconds, here or elsewhere.
     """
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Controller, plan: Callable[[Callable[[], None]], None] = here_and_now) -> None:
         self._controller = controller
-        self._reserve = Reserve(controller.attainment)
-        self._shadow = ShadowPrice()
+        self._plan = plan
+        self._arrivals = Arrivals(controller.attainment)
+        self._value: Optional[BacklogValue] = None
 
-    def arrived(self, job: Job[Work], fastest_ms: float, now_s: float) -> None:
-        """Take in an arrival, and what the fastest mode that it accepts takes, ms."""
-        self._reserve.arrived(job.deadline.left_ms(now_s), fastest_ms, now_s)
+    def arrived(self, job: Job[Work], there: int, now_s: float) -> None:
+        """Take in an arrival that makes so many in the house, itself included."""
+        self._arrivals.came(job.deadline.left_ms(now_s), there, now_s)
 
     def missed(self) -> None:
         """A request was refused or expired because others were before it."""
-        self._reserve.answered(False)
+        self._arrivals.ended(False)
 
     def answered(self, job: Job[Work], began_s: float, end_s: float) -> None:
-        """Take in when a job began and ended."""
+        """Take in when a job began and ended; plan anew when it is time."""
         in_time = end_s <= job.deadline.at_s
-        # A reserve helps those who wait; who began at once and was late met a slower device.
+        # Who began at once and was late met a slower device, not others.
         if in_time or began_s > job.submitted_s:
-            self._reserve.answered(in_time)
+            self._arrivals.ended(in_time)
+        traffic = self._arrivals.traffic(self._controller.forecast(1))
+        if traffic is not None:
+            self._plan(lambda: self._solve(traffic))
+
+    def _solve(self, traffic: Traffic) -> None:
+        self._value = solve(traffic, self._value)
 
     def ahead(
         self, queue: DeadlineQueue[Work], job: Job[Work], own_ms: float, busy_ms: float, now_s: float
@@ -63,7 +78,7 @@ class Outlook:
         return forecast.medians_ms[job.fastest_at] - forecast.reply_ms
 
     def room_ms(self, queue: DeadlineQueue[Work], jobs: Sequence[Job[Work]], rows: int, now_s: float) -> float:
-        """What a run of these jobs may take so that the others still meet their deadlines."""
+        """What a run of these jobs may take so that the others, all of them hurried, still meet their deadlines."""
         controller = self._controller
         together: AbstractSet[int] = {id(job) for job in jobs} if len(jobs) > 1 else frozenset()
         forecast = controller.forecast(rows)
@@ -81,22 +96,32 @@ class Outlook:
             # What not even the fastest run before it can save does not hold the others back.
             if slack_ms >= least_ms:
                 room_ms = min(room_ms, slack_ms + median_ms - forecast.bounds_ms[job.fastest_at])
-        return min(room_ms, self._reserve.slack_ms - work_ms)
+        return room_ms
 
-    def worth(self, waiting: int) -> float:
-        """What a millisecond is worth to later requests where so many jobs are to be run, in accuracy."""
-        return self._shadow.at(waiting)
-
-    def decided(self, waiting: int, given_up: float, *, delayed: bool) -> None:
-        """Take in a decision.
+    def future(self, waiting: int, last_ms: float, now_s: float) -> Optional[Future]:
+        """What the future is worth, in accuracy, by the time that the next run takes.
 
         Args:
-            waiting: how many jobs were to be run.
-            given_up: accuracy per millisecond that it had to give up for want of time.
-            delayed: whether the job was there before the engine was free.
+            waiting: how many wait behind it.
+            last_ms: time left to the last of them.
+            now_s: the time.
+
+        Returns:
+            None while too little is known, or where clients send only once they are answered.
         """
-        if not delayed:
-            self._shadow.idle()
-        elif given_up > 0:
-            self._shadow.paid(given_up)
-        self._shadow.decided(waiting)
+        if self._value is None or self._arrivals.returning:
+            return None
+        behind = self._value.behind(self._arrivals.age_ms(now_s))
+        if not waiting:
+            return behind.worth
+        # Those who wait are reckoned to share one mode, the one that is best for them and the future together.
+        forecast = self._controller.forecast(1)
+        fastest_ms = min(forecast.medians_ms) - forecast.reply_ms
+        best, rest_ms = -math.inf, waiting * fastest_ms
+        for accuracy, median_ms in zip(forecast.accuracies, forecast.medians_ms):
+            work_ms = waiting * (median_ms - forecast.reply_ms)
+            if work_ms + fastest_ms <= last_ms:
+                value = waiting * accuracy + behind.worth(work_ms + fastest_ms)
+                if value > best:
+                    best, rest_ms = value, work_ms
+        return lambda run_ms: behind.worth(run_ms + rest_ms)

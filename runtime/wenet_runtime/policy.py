@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import List, NamedTuple, Optional, Sequence
+from typing import Callable, List, NamedTuple, Optional, Sequence
 
 from wenet_runtime.errors import BudgetImpossible, InfeasibleBudget, NotResident, Refused
 from wenet_runtime.forecast import Forecast
@@ -13,7 +13,7 @@ class PassedOver(NamedTuple):
     """The next more accurate allowed mode, and why it did not answer.
 
     `why` is `too-slow`, `too-dear` (the request's energy), `over-power` (the power budget), `no-room` (those who wait
-    would miss their deadlines), `not-worth` (the accuracy gained is less than its time is worth to later requests)
+    would miss their deadlines), `not-worth` (the accuracy gained is less than what later requests would lose)
     or `not-resident`; `value` was held against `limit`.
     """
 
@@ -31,7 +31,6 @@ class Choice:
         energy_mj: predicted, per row; None when unknown.
         wanted: the mode that would have been chosen, had it been resident.
         rule: of the cascade by which a cheaper mode is tried before this one.
-        given_up: accuracy per millisecond that was given up for want of time.
     """
 
     mode_id: str
@@ -42,7 +41,6 @@ class Choice:
     bound_ms: float = math.inf
     passed_over: Optional[PassedOver] = None
     rule: Optional[Rule] = None
-    given_up: float = 0.0
 
 
 class Limits(NamedTuple):
@@ -56,7 +54,7 @@ class Limits(NamedTuple):
         pinned: the request named its one mode.
         room_ms: what others who wait, or may come, leave. Never a reason to refuse.
         price_mj: what the power budget leaves, above idle and per row. Never a reason to refuse.
-        worth: what a millisecond is worth to later requests, in accuracy.
+        future: what later requests are worth, in accuracy, by how long this one runs, ms; None while unknown.
     """
 
     left_ms: float = math.inf
@@ -66,7 +64,7 @@ class Limits(NamedTuple):
     pinned: bool = False
     room_ms: float = math.inf
     price_mj: float = math.inf
-    worth: float = 0.0
+    future: Optional[Callable[[float], float]] = None
 
 
 def select(
@@ -110,7 +108,7 @@ def select(
 
 def _select(forecast: Forecast, candidates: Sequence[int], allowed: Sequence[int], limits: Limits) -> Choice:
     """The choice among candidates, which are some of the allowed modes."""
-    bounds, left_ms, room_ms, worth = forecast.bounds_ms, limits.left_ms, limits.room_ms, limits.worth
+    bounds, left_ms, room_ms, future = forecast.bounds_ms, limits.left_ms, limits.room_ms, limits.future
     fits: List[int] = []
     best, best_score = -1, -math.inf
     for one in candidates:
@@ -123,11 +121,12 @@ def _select(forecast: Forecast, candidates: Sequence[int], allowed: Sequence[int
             continue
         if limits.price_mj < math.inf and not _within(forecast.prices_mj[one], limits.price_mj):
             continue
-        score = forecast.accuracies[one] - worth * forecast.medians_ms[one]
+        if future is None:
+            best = one
+            break
+        score = forecast.accuracies[one] + future(forecast.medians_ms[one] - forecast.reply_ms)
         if score > best_score:
             best, best_score = one, score
-            if not worth:
-                break
     if best < 0 and fits:
         best = _least(forecast, fits, limits)
     if best >= 0:
@@ -161,20 +160,7 @@ def _choice(forecast: Forecast, one: int, candidates: Sequence[int], allowed: Se
         forecast.energies_mj[one],
         bound_ms=forecast.bounds_ms[one],
         passed_over=_passed_over(forecast, better[-1], one, limits) if better else None,
-        given_up=_given_up(forecast, one, better, limits),
     )
-
-
-def _given_up(forecast: Forecast, one: int, better: Sequence[int], limits: Limits) -> float:
-    """The accuracy per millisecond of the best step that only want of time prevented."""
-    tight_ms = min(limits.left_ms, limits.room_ms)
-    medians, bounds, accuracies = forecast.medians_ms, forecast.bounds_ms, forecast.accuracies
-    accuracy, median_ms, slope = accuracies[one], medians[one], limits.worth
-    for other in better:
-        more_ms = medians[other] - median_ms
-        if more_ms > 0 and bounds[other] > tight_ms and accuracies[other] - accuracy > slope * more_ms:
-            slope = (accuracies[other] - accuracy) / more_ms
-    return slope if slope > limits.worth else 0.0
 
 
 def _passed_over(forecast: Forecast, over: int, one: int, limits: Limits) -> PassedOver:
@@ -189,8 +175,10 @@ def _passed_over(forecast: Forecast, over: int, one: int, limits: Limits) -> Pas
     if not _within(price, limits.price_mj) and limits.price_mj < math.inf:
         return PassedOver(mode_id, "over-power", math.nan if price is None else price, limits.price_mj)
     gained = forecast.accuracies[over] - forecast.accuracies[one]
-    more_ms = forecast.medians_ms[over] - forecast.medians_ms[one]
-    return PassedOver(mode_id, "not-worth", gained, limits.worth * more_ms)
+    lost = 0.0
+    if limits.future is not None:
+        lost = limits.future(forecast.medians_ms[one]) - limits.future(forecast.medians_ms[over])
+    return PassedOver(mode_id, "not-worth", gained, lost)
 
 
 def _reason(forecast: Forecast, best: int, allowed: Sequence[int], limits: Limits) -> str:

@@ -1,5 +1,6 @@
 """A sliding window of numbers that knows its quantiles: what was really seen, instead of a distribution assumed."""
 
+import itertools
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
@@ -50,10 +51,14 @@ class Residuals:
         """How many are as small as this or smaller."""
         return bisect_right(self._ordered, value)
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._recent.clear()
-        self._ordered.clear()
+    def latest(self, count: int) -> List[float]:
+        """The latest values, the newest first."""
+        return list(itertools.islice(reversed(self._recent), count))
+
+    def keep_latest(self, count: int) -> None:
+        """Forget all but the latest values."""
+        while len(self._recent) > count:
+            self._remove(self._recent.popleft())
 
     def __len__(self) -> int:
         return len(self._ordered)

@@ -5,7 +5,7 @@ The daemon's engine thread and the simulator drive the very same code.
 
 import math
 from dataclasses import replace
-from typing import Generic, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Generic, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from wenet_runtime.controller import Controller
 from wenet_runtime.energy_plan import Point
 from wenet_runtime.errors import DeadlineExceeded, InfeasibleBudget, WeNetError
 from wenet_runtime.escalation import Escalation
-from wenet_runtime.outlook import Outlook
+from wenet_runtime.outlook import Outlook, here_and_now
 from wenet_runtime.policy import Choice
 from wenet_runtime.pool import Residency
 from wenet_runtime.power_budget import PowerBudget
@@ -32,6 +32,7 @@ class Scheduler(Generic[Work]):
         batching: which of them run together; each alone if not given.
         power: the average power, or the battery, that has to last; None without.
         escalation: the cascade; None without.
+        plan: runs what may take some milliseconds, here or on another thread.
 
     Attributes:
         refused: accepted jobs that cannot run any more, each with its error; the caller takes them out.
@@ -45,6 +46,7 @@ class Scheduler(Generic[Work]):
         batching: Optional[Batching] = None,
         power: Optional[PowerBudget] = None,
         escalation: Optional[Escalation] = None,
+        plan: Callable[[Callable[[], None]], None] = here_and_now,
     ) -> None:
         self.controller = controller
         self.power = power
@@ -54,9 +56,8 @@ class Scheduler(Generic[Work]):
         self.refused: List[Tuple[Job[Work], WeNetError]] = []
         self._queue: DeadlineQueue[Work] = DeadlineQueue(max_queue)
         self._batching = batching or Batching()
-        self._outlook = Outlook(controller)
+        self._outlook = Outlook(controller, plan)
         self._busy_until_s = 0.0
-        self._free_s = -math.inf
 
     def submit(self, job: Job[Work], now_s: float, residency: Optional[Residency] = None) -> Choice:
         """Accept a job, or refuse it before anything runs.
@@ -72,7 +73,8 @@ class Scheduler(Generic[Work]):
         forecast = controller.forecast(job.rows)
         job.fastest_at = controller.fastest_at(job.options, job.rows, residency)
         fastest_ms = forecast.medians_ms[job.fastest_at]
-        self._outlook.arrived(job, fastest_ms, now_s)
+        there = len(self._queue) + 1 + (self._busy_until_s > 0)
+        self._outlook.arrived(job, there, now_s)
         busy_ms = max(0.0, self._busy_until_s - now_s) * 1e3
         ahead_ms, endangered = self._outlook.ahead(self._queue, job, fastest_ms - forecast.reply_ms, busy_ms, now_s)
         try:
@@ -146,7 +148,7 @@ class Scheduler(Generic[Work]):
         """The best of running the most urgent job alone or with those that may go with it."""
         price_mj = self._price_mj(now_s)
         waiting = len(self._queue) + 1
-        worth = self._outlook.worth(waiting)
+        last_ms = (self._queue.last_ends_s - now_s) * 1e3
         best: Optional[Assignment[Work]] = None
         best_room_ms = math.inf
         for jobs in self._batching.batches(head, self._queue, self.controller):
@@ -161,7 +163,7 @@ class Scheduler(Generic[Work]):
                     now_s=now_s,
                     room_ms=room_ms,
                     price_mj=price_mj,
-                    worth=worth,
+                    future=self._outlook.future(waiting - len(jobs), last_ms, now_s),
                     residency=residency,
                 )
             except WeNetError:
@@ -171,7 +173,6 @@ class Scheduler(Generic[Work]):
             if best is None or self._batching.better(choice, rows, best.choice, best.rows, self.controller):
                 best, best_room_ms = Assignment(tuple(jobs), rows, choice, now_s), room_ms
         assert best is not None  # `batches` yields the head alone first
-        self._outlook.decided(waiting, best.choice.given_up, delayed=head.submitted_s < self._free_s)
         for job in best.jobs[1:]:
             self._queue.remove(job)
         predictor = self.controller.predictor
@@ -219,7 +220,6 @@ class Scheduler(Generic[Work]):
             escalated: by row, whether a cascade's second mode answered.
         """
         self._busy_until_s = 0.0
-        self._free_s = end_s
         for job in assignment.jobs:
             self._outlook.answered(job, assignment.decided_s, end_s)
         choice = assignment.choice

@@ -15,6 +15,8 @@ from wenet_runtime.residuals import Residuals
 RUN = 15
 # Fewer say nothing about the noise: a change is then believed when four of five show it.
 LEAST_NOISE = 15
+# After so many runs it is looked at whether the stalls of before have ended.
+LOOKS = (16, 32, 64)
 # Half of what an idle device was slower is forgotten in this time: it drifts back to its profile.
 HALF_LIFE_S = 20.0
 # Nothing below a tenth or above a thousand times a profile is a speed: a clock has jumped.
@@ -52,7 +54,7 @@ class ClassFilter:
     def __init__(self, attainment: float) -> None:
         self._miss = 1.0 - attainment
         # Who allows many misses still wants no change believed that chance alone shows every few requests.
-        rare = min(self._miss, 0.01)
+        rare = self._rare = min(self._miss, 0.01)
         # How far out the least striking of a run of k lies if k in a row are as rare as two misses, or three.
         self._worse = [rare ** (2 / length) for length in range(1, RUN + 1)]
         self._better = [rare ** (3 / length) for length in range(1, RUN + 1)]
@@ -62,6 +64,7 @@ class ClassFilter:
         self._excess = Residuals(size)
         self._run: Deque[Tuple[float, float]] = deque(maxlen=RUN)  # time over profile, and that profile, ms
         self._body = 1.0
+        self._runs = 0
         self.factor = 1.0
         self.middle = 1.0
         self.spread: Optional[float] = None
@@ -81,6 +84,9 @@ class ClassFilter:
             self._run.clear()
             for ratio, profiled_ms in shown:
                 self._learn(ratio, profiled_ms)
+        self._runs += 1
+        if self._runs % LOOKS[0] == 0:
+            self._forget_stalls()
         # What chance takes off on its lucky side it adds on the other; what comes on top of that is a stall.
         middle = self._noise.quantile(0.5)
         self._body = max(middle, 2 * middle - self._noise.quantile(self._miss))
@@ -95,6 +101,21 @@ class ClassFilter:
         self._noise.add(relative)
         # A stall is as long for a quick mode as for a slow one, so it is kept in milliseconds.
         self._excess.add(max(0.0, (relative - self._body) * self.factor * profiled_ms))
+
+    def _forget_stalls(self) -> None:
+        """Once it has become quiet, the stalls of before say nothing any more: keep only what came since.
+
+        It has if the latest runs would hardly all have been so lucky under what is remembered. Otherwise requests
+        would be refused for hundreds of runs after another process has ended.
+        """
+        for latest in LOOKS:
+            if latest >= len(self._excess):
+                return
+            beyond = self._excess.at_least(max(self._excess.latest(latest)) * (1 + 1e-9) + 1e-9)
+            if (1 - beyond / len(self._excess)) ** latest < self._rare:
+                self._noise.keep_latest(latest)
+                self._excess.keep_latest(latest)
+                return
 
     def _changed(self) -> int:
         """How many of the latest runs show that the factor is another one; 0 if none do.

@@ -250,3 +250,17 @@ def test_the_noise_is_learned_from_enough() -> None:
     assert one.spread is None
     one.observe(1.0, 1.0)
     assert one.spread == 1.0
+
+
+def test_stalls_that_ended_are_forgotten_soon_and_those_that_go_on_are_not() -> None:
+    one, draw = ClassFilter(0.99), random.Random(7)
+    for _ in range(400):
+        one.observe(1.0 + (draw.random() * 5 if draw.random() < 0.25 else 0.0), 10.0)
+    assert one.excess_ms > 20.0
+    feed(one, noisy(1.0, 64, seed=1), profiled_ms=10.0)
+    assert one.excess_ms < 10.0
+    held = []
+    for _ in range(2000):
+        one.observe(1.0 + (draw.random() * 5 if draw.random() < 0.03 else 0.0), 10.0)
+        held.append(one.excess_ms)
+    assert sum(excess_ms > 10.0 for excess_ms in held[500:]) > 0.95 * 1500

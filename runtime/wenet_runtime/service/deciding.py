@@ -1,7 +1,8 @@
 """Settings → the scheduler: what decides, what it may spend, and what it may try first."""
 
+import threading
 import time
-from typing import Mapping, Optional
+from typing import Callable, Mapping, Optional
 
 from wenet_runtime.answers import Ask
 from wenet_runtime.batching import Batching
@@ -31,7 +32,13 @@ def make_scheduler(
         batching=Batching(rows, settings.max_delay_ms),
         power=power_budget(controller, settings, idle_w),
         escalation=None if cascade is None else Escalation(cascade),
+        plan=_elsewhere,
     )
+
+
+def _elsewhere(work: Callable[[], None]) -> None:
+    """Planning takes some milliseconds, which neither the server's nor the engine's thread has to spare."""
+    threading.Thread(target=work, name="wenet-planner", daemon=True).start()
 
 
 def cascade_of(bundle: Bundle, settings: Settings) -> Optional[Cascade]:

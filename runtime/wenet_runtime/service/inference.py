@@ -16,7 +16,7 @@ from wenet_runtime.bundle import Bundle
 from wenet_runtime.errors import DeadlineExceeded
 from wenet_runtime.result import Result
 from wenet_runtime.runtime import Runtime
-from wenet_runtime.service.bodies import decode, media_type, read_body
+from wenet_runtime.service.bodies import OCTETS, decode, media_type, read_body
 from wenet_runtime.service.decisions import Decisions
 from wenet_runtime.service.metrics import Metrics
 from wenet_runtime.service.options import Defaults, header_options, parameter_options, request_options
@@ -25,7 +25,7 @@ from wenet_runtime.service.replies import encode, response, result_headers, resu
 
 # Most answers come sooner than this; only a request that waits longer is watched for its client leaving.
 WATCH_AFTER_S = 0.02
-# Decoding a small body is quicker than handing it to another thread.
+# Decoding a small body, or taking raw numbers as they are, is quicker than handing it to another thread.
 DECODE_HERE_BYTES = 64 << 10
 
 _LOG = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ async def _answer(service: Service, request: Request) -> Response:
     body = await read_body(request)
     received_s = time.monotonic()
     length = request.headers.get("inference-header-content-length")
-    if len(body) <= DECODE_HERE_BYTES:
+    if len(body) <= DECODE_HERE_BYTES or media == OCTETS:
         decoded = decode(media, body, length, manifest)
     else:
         decoded = await run_in_threadpool(decode, media, body, length, manifest)
