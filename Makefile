@@ -67,6 +67,10 @@ bench: setup
 	$(BIN)/python -m benchmarks.evaluation --out out/benchmarks/evaluation.json
 	$(BIN)/python -m benchmarks.table_error --out out/benchmarks/table_error.json
 	$(BIN)/python -m benchmarks.searching --out out/benchmarks/searching.json
+	$(BIN)/python -m benchmarks.decisions --out out/benchmarks/decisions.json
+	$(BIN)/python -m benchmarks.energy_budget --out out/benchmarks/energy_budget.json
+	$(BIN)/python -m benchmarks.real_load --out out/benchmarks/real_load.json
+	$(BIN)/python -m benchmarks.cascade --out out/benchmarks/cascade.json
 	$(BIN)/python -m benchmarks.report out/benchmarks/*.json
 
 # Trains WeNet, its ablations and its peers with three seeds each, and compares them, then searches the first WeNet's

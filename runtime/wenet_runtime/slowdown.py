@@ -47,7 +47,8 @@ class ClassFilter:
     Attributes:
         factor: time over profile since the last change.
         middle: half of the runs take at most this times factor × profile.
-        spread: what a run takes at the most, over factor × profile, stalls apart; None: too little seen.
+        spread: what a run takes at the most, over factor × profile, stalls apart; None: too little seen. Right after a
+            run that took more than nearly any before it is what that one took: it was a stall, or the first of many.
         excess_ms: what stalls add, in the share asked for.
     """
 
@@ -94,6 +95,9 @@ class ClassFilter:
             self.middle = middle
             self.spread = self._body
             self.excess_ms = self._excess.quantile(self._attainment)
+            relative = ratio / self.factor
+            if self._noise.at_least(relative) <= max(1.0, self._rare * len(self._noise)):
+                self.spread = max(self.spread, relative)
         return length > 0
 
     def _learn(self, ratio: float, profiled_ms: float) -> None:

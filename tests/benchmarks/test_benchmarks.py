@@ -28,6 +28,8 @@ NAMES = (
     "searching_trained",
     "energy_budget",
     "decisions",
+    "real_load",
+    "cascade",
 )
 
 
@@ -66,6 +68,7 @@ def test_every_benchmark_is_tested_here() -> None:
     helpers = {
         "__init__", "common", "report", "bare_handler", "networks", "floors", "variants", "bundles", "resident",
         "arms", "trained", "curves", "plain_ways", "synthetic_spaces", "energy_world",
+        "open_loop", "sender", "stress", "load_bench", "load_report", "load_picture", "escalation_streams",
     }  # fmt: skip
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - helpers == set(NAMES)
     assert importlib.util.find_spec("benchmarks.common") is not None

@@ -165,6 +165,55 @@ def export(
 
 
 @app.command()
+def calibrate(
+    data: Annotated[str, typer.Option(help="Data source of the held-out images, as for a training.")],
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Of the data's splits: the training's, or images it was trained on are taken for held-out ones. Of "
+            "`generated` another, which draws new images.",
+            min=0,
+            max=2**32 - 1,
+        ),
+    ],
+    bundle: Annotated[Path, typer.Option(help="Bundle whose manifest is to carry the cascade.")] = Path("bundle"),
+    split: Annotated[
+        list[str] | None, typer.Option(help="validation or test; repeatable.", show_default="validation")
+    ] = None,
+    skip: Annotated[
+        int | None,
+        typer.Option(
+            help="Images at the start of the first split that modes were chosen or judged by.",
+            show_default="7000 of validation",
+        ),
+    ] = None,
+    images: Annotated[int | None, typer.Option(help="Images at most.", show_default="all")] = None,
+    epsilon: Annotated[float, typer.Option(help="Accuracy that a rule may lose at most, 0-1.")] = 0.003,
+    delta: Annotated[float, typer.Option(help="Chance that any rule loses more.")] = 0.05,
+    allow_fewer: Annotated[
+        bool, typer.Option("--allow-fewer", help="Certify on fewer than 10000 images; the bundle tells how many.")
+    ] = False,
+    threads: Annotated[int, typer.Option(help="Threads of one inference.", min=1)] = 1,
+) -> None:
+    """Certify which quick modes may answer first, and from what margin on, and write that into the bundle.
+
+    The bundle's SHA-256 changes with its manifest. Needs images that nothing was trained, chosen or judged by.
+    """
+    from wenet_runtime.bundle import Bundle
+    from wenet_trainer.cascade.calibrate import Goal
+    from wenet_trainer.cascade.calibration import HeldOut, calibrate_bundle
+    from wenet_trainer.cascade.errors import CalibrationError
+
+    held_out = HeldOut(data, seed, tuple(split or ("validation",)), skip, images, allow_fewer)
+    found = calibrate_bundle(Bundle(bundle), held_out, Goal(epsilon, delta), threads=threads)
+    for line in (*found.lines(), *found.notes):
+        typer.echo(line)
+    if not found.rules:
+        raise CalibrationError(f"no rule was certified on {found.images} images, so {bundle} is as it was")
+    typer.echo(f"{len(found.rules)} rules on {found.images} images, bundle {found.sha256[:12]} → {bundle}")
+
+
+@app.command()
 def report(
     out: Out = RUN,
     beside: Annotated[list[Path] | None, typer.Option(help="Directory of a run to compare with; repeatable.")] = None,

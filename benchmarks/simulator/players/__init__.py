@@ -9,13 +9,14 @@ from benchmarks.simulator.players.reactive import Reactive
 from benchmarks.simulator.players.slackfit import SlackFit
 from benchmarks.simulator.players.static import Static
 
-ATTAINMENT = 0.99
-OURS = "ours"
+ATTAINMENT, STRICT_ATTAINMENT = 0.99, 0.999
+OURS, STRICT = "ours", "ours, asked for 99.9 %"
 SMALLEST = "always smallest"
 RIVALS = ("SlackFit", "ALERT", "reactive")
 
 PLAYERS: Mapping[str, Callable[[Setup], Player]] = {
     OURS: lambda setup: Ours(setup, ATTAINMENT),
+    STRICT: lambda setup: Ours(setup, STRICT_ATTAINMENT),
     "SlackFit": SlackFit,
     "ALERT": lambda setup: Alert(setup, ATTAINMENT),
     "ALERT, expected accuracy": lambda setup: Alert(setup, None),
