@@ -19,7 +19,7 @@ from benchmarks.simulator.speed import MODES, decision_us, seconds
 from benchmarks.simulator.study import Outcome, clear, play_case
 
 QUESTION = "Does our controller hold budgets when the world changes, and what does it give away for that?"
-SEEDS, COUNT = 5, 5000
+SEEDS, COUNT = 4, 4000
 QUICK_SEEDS, QUICK_COUNT = 2, 150
 DECISIONS, REQUESTS = 20_000, 1_000_000
 QUICK_DECISIONS, QUICK_REQUESTS = 400, 2_000

@@ -23,6 +23,8 @@ class Job(Generic[Work]):
         kind: only jobs of equal kind may run in one batch; None for one that runs alone.
         fastest_at: the fastest mode it accepts, as a place in a forecast.
         company_s: until when it waits for company; None before it is asked.
+        waited: whether others were before it when it came.
+        behind: it is `late` work that gives way to all that can still be met.
     """
 
     work: Work
@@ -34,7 +36,14 @@ class Job(Generic[Work]):
     kind: Any = None
     fastest_at: int = 0
     company_s: Optional[float] = None
+    waited: bool = False
+    behind: bool = False
     number: int = -1
+
+    @property
+    def urgency(self) -> Tuple[int, float]:
+        """Its priority, then its deadline."""
+        return self.options.priority, float("inf") if self.behind else self.deadline.at_s
 
     @property
     def ends_s(self) -> float:
@@ -69,16 +78,22 @@ class DeadlineQueue(Generic[Work]):
         if len(self._entries) >= self._capacity:
             raise QueueFull(f"{self._capacity} requests wait already: send again later, or raise --max-queue")
         job.number = next(self._numbers)
-        insort(self._entries, (job.options.priority, job.deadline.at_s, job.number, job))
+        insort(self._entries, (*job.urgency, job.number, job))
 
     def place(self, job: Job[Work]) -> int:
         """How many waiting jobs would run before this one."""
-        return bisect_left(self._entries, (job.options.priority, job.deadline.at_s, float("inf")))
+        return bisect_left(self._entries, (*job.urgency, float("inf")))
 
     @property
     def first(self) -> Optional[Job[Work]]:
         """The most urgent job; None if none waits."""
         return self._entries[0][3] if self._entries else None
+
+    def put_behind(self, job: Job[Work]) -> None:
+        """Let a waiting job give way to all others of its priority."""
+        if self.remove(job):
+            job.behind = True
+            insort(self._entries, (*job.urgency, job.number, job))
 
     @property
     def last_ends_s(self) -> float:
@@ -87,7 +102,7 @@ class DeadlineQueue(Generic[Work]):
 
     def remove(self, job: Job[Work]) -> bool:
         """Take a job out; False if it does not wait (any more)."""
-        key = (job.options.priority, job.deadline.at_s, job.number)
+        key = (*job.urgency, job.number)
         at = bisect_left(self._entries, key)
         if at == len(self._entries) or self._entries[at][3] is not job:
             return False

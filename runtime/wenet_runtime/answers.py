@@ -36,7 +36,10 @@ def result_of(
     mode_id = choice.mode_id
     if choice.rule is not None and run.escalated is not None and not run.escalated[mine].any():
         mode_id = choice.rule.first
-    energy_mj, source = choice.energy_mj, "none" if choice.energy_mj is None else "estimate"
+    energy_mj = choice.energy_mj
+    if choice.cascade_mj is not None:
+        energy_mj = choice.cascade_mj[0] if mode_id != choice.mode_id else sum(choice.cascade_mj)
+    source = "none" if energy_mj is None else "estimate"
     if run.energy_mj is not None:
         energy_mj, source = run.energy_mj / assignment.rows, meter
     alone = len(assignment.jobs) == 1

@@ -1,4 +1,4 @@
-"""The traffic as it was seen lately: gaps, budgets, how many were there at a time, and how many were missed."""
+"""The traffic as it was seen lately: gaps, budgets, how many were present at a time, and how many were missed."""
 
 import math
 from collections import Counter, deque
@@ -14,8 +14,8 @@ EVERY = 256  # arrivals between plannings
 MOVED = 0.1  # modes that take so much more or less than planned with are planned anew
 # A miss makes an answer worth so much more (e to the power), and the share of answers asked for undoes it.
 STEP = 0.3
-WATCHED = 256  # arrivals whose number in the house is remembered
-# Where so many arrivals make the house as full as it ever gets, the same few clients send again once answered.
+WATCHED = 256  # arrivals of which it is remembered how many waited or ran with them
+# Where so many arrivals come upon as many as there ever are, the same few clients send again once answered.
 RETURNING = 0.25
 
 
@@ -32,27 +32,27 @@ class Arrivals:
     def __init__(self, attainment: float) -> None:
         self._miss = 1.0 - attainment
         self._most = 1.0 / self._miss
-        self.answer = 1.0
+        self.answer = math.sqrt(self._most)  # until misses, or none, tell
         self._gaps: Deque[float] = deque(maxlen=MEMORY)
         self._budgets: Deque[float] = deque(maxlen=MEMORY)
         self._last_s: Optional[float] = None
         self._since = 0
-        self._there: Deque[int] = deque()
+        self._present: Deque[int] = deque()
         self._counts: Counts[int] = Counter()
         self._planned: Optional[Forecast] = None
 
-    def came(self, left_ms: float, there: int, now_s: float) -> None:
-        """A request came with so much time left, and made so many of them in the house, itself included."""
+    def came(self, left_ms: float, present: int, now_s: float) -> None:
+        """A request came with so much time left; so many wait or run with it."""
         if self._last_s is not None and now_s >= self._last_s:
             self._gaps.append((now_s - self._last_s) * 1e3)
         self._last_s = now_s
         if math.isfinite(left_ms):
             self._budgets.append(max(0.0, left_ms))
         self._since += 1
-        self._there.append(there)
-        self._counts[there] += 1
-        if len(self._there) > WATCHED:
-            gone = self._there.popleft()
+        self._present.append(present)
+        self._counts[present] += 1
+        if len(self._present) > WATCHED:
+            gone = self._present.popleft()
             self._counts[gone] -= 1
             if not self._counts[gone]:
                 del self._counts[gone]
@@ -73,7 +73,7 @@ class Arrivals:
         Then how many come depends on how long an answer takes, and gaps say nothing about what would be if it took
         longer.
         """
-        return self._counts[max(self._counts, default=0)] >= RETURNING * len(self._there)
+        return self._counts[max(self._counts, default=0)] >= RETURNING * len(self._present)
 
     def traffic(self, forecast: Forecast) -> Optional[Traffic]:
         """What to plan with, if it is time to plan; it is not asked for again for a while then."""

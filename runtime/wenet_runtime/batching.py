@@ -1,10 +1,12 @@
 """Which waiting requests run together: only those whose batch takes less than they would one by one, within slack."""
 
-from typing import Iterator, List, Sequence
+from typing import Iterator, List, Optional, Sequence
 
 from wenet_runtime.admission import DeadlineQueue, Job, Work
 from wenet_runtime.controller import Controller
+from wenet_runtime.errors import WeNetError
 from wenet_runtime.policy import Choice
+from wenet_runtime.pool import Residency
 
 # A batch has to take this share of what its rows take one by one: less gained is less than the noise.
 GAIN = 0.95
@@ -23,7 +25,7 @@ class Batching:
         self._max_delay_ms = max_delay_ms
 
     def batches(
-        self, head: Job[Work], queue: DeadlineQueue[Work], controller: Controller
+        self, head: Job[Work], queue: DeadlineQueue[Work], controller: Controller, now_s: float
     ) -> Iterator[Sequence[Job[Work]]]:
         """The most urgent job alone, then with one more at a time of those that may go with it."""
         jobs: List[Job[Work]] = [head]
@@ -32,7 +34,7 @@ class Batching:
             return
         rows = head.rows
         for job in queue:
-            if job is head or job.kind != head.kind:
+            if job is head or job.kind != head.kind or job.ends_s <= now_s:
                 continue
             if rows + job.rows > self._max_rows or not _pays(rows, job.rows, controller):
                 return
@@ -46,18 +48,41 @@ class Batching:
         mine, its = (predictor.accuracies[predictor.index[choice.mode_id]] for choice in (one, other))
         return mine > its or (mine == its and one.median_ms / rows < GAIN * other.median_ms / other_rows)
 
-    def wait_until_s(self, head: Job[Work], queue: DeadlineQueue[Work], controller: Controller, now_s: float) -> float:
-        """Until when the most urgent job waits for company; `now_s` if it does not."""
+    def wait_until_s(
+        self,
+        head: Job[Work],
+        queue: DeadlineQueue[Work],
+        controller: Controller,
+        now_s: float,
+        residency: Optional[Residency] = None,
+    ) -> float:
+        """Until when the most urgent job waits for company; `now_s` if it does not.
+
+        Never so long that it loses the mode it would get now, and not while others wait that cannot join it.
+        """
         if self._max_delay_ms <= 0 or head.kind is None or head.rows >= self._max_rows:
             return now_s
-        if not _pays(head.rows, 1, controller):
+        if not _pays(head.rows, 1, controller) or any(job.kind != head.kind for job in queue):
             return now_s
-        if sum(job.rows for job in queue if job.kind == head.kind) >= self._max_rows:
+        if sum(job.rows for job in queue) >= self._max_rows:
             return now_s
         if head.company_s is None:
-            slack_ms = (head.ends_s - now_s) * 1e3 - controller.forecast(head.rows + 1).medians_ms[head.fastest_at]
-            head.company_s = head.submitted_s + max(0.0, min(self._max_delay_ms, slack_ms / 4)) / 1e3
-        return max(now_s, head.company_s)
+            head.company_s = self._company_s(head, controller, now_s, residency)
+        ends = [job.company_s for job in queue if job.company_s is not None]
+        return max(now_s, min(ends))
+
+    def _company_s(
+        self, head: Job[Work], controller: Controller, now_s: float, residency: Optional[Residency]
+    ) -> float:
+        try:
+            choice = controller.choose(head.options, head.deadline, rows=head.rows, now_s=now_s, residency=residency)
+        except WeNetError:  # it is told when its turn comes, which is now
+            return now_s
+        at = controller.predictor.index[choice.mode_id]
+        left_ms = head.deadline.left_ms(now_s)
+        slack_ms = left_ms - controller.forecast(head.rows + 1).medians_ms[at]
+        wait_ms = min(self._max_delay_ms, slack_ms / 4, left_ms - choice.bound_ms)
+        return head.submitted_s + max(0.0, wait_ms) / 1e3
 
 
 def _pays(rows: int, more: int, controller: Controller) -> bool:

@@ -1,12 +1,13 @@
 """Owns prediction: profiles × live slowdown → the policy's choice; every result is fed back."""
 
+import logging
 import math
 from dataclasses import replace
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from wenet_runtime.budget import Deadline, RequestOptions
 from wenet_runtime.bundle import Mode
-from wenet_runtime.errors import BudgetImpossible, EnergyUnavailable, UnknownMode
+from wenet_runtime.errors import BudgetError, BudgetImpossible, EnergyUnavailable, UnknownMode
 from wenet_runtime.forecast import Forecast
 from wenet_runtime.policy import Choice, Limits, select
 from wenet_runtime.pool import Residency
@@ -14,6 +15,7 @@ from wenet_runtime.prediction import Predictor
 from wenet_runtime.profile import Profile
 from wenet_runtime.slowdown import Slowdown
 
+_LOG = logging.getLogger(__name__)
 KEPT_SELECTIONS = 256  # pins and floors whose modes are kept
 
 
@@ -25,6 +27,9 @@ class Controller:
         profiles: what each costs on this device, by mode id.
         attainment: probability with which a chosen mode must finish in time.
         idle_w: what the device draws when it does nothing, W; None if unknown.
+
+    Raises:
+        BudgetError: an impossible attainment, or no mode with a possible profile. One without is left out, and said.
     """
 
     def __init__(
@@ -35,6 +40,9 @@ class Controller:
         *,
         idle_w: Optional[float] = None,
     ) -> None:
+        if not 0 < attainment < 1:
+            raise BudgetError(f"attainment is {attainment}: give a number between 0 and 1, e.g. 0.99")
+        modes = _possible(modes, profiles)
         self._modes: Dict[str, Mode] = {mode.id: mode for mode in modes}
         self.profiles = {mode.id: profiles[mode.id] for mode in modes}
         self.attainment = attainment
@@ -148,21 +156,25 @@ class Controller:
         if residency is not None and len(residency.resident) < len(forecast.ids):
             resident = [at for at in allowed if forecast.ids[at] in residency.resident]
         choice = select(forecast, allowed, limits, resident)
-        return self._told(choice, forecast, limits) if self.throttled else choice
+        return self._by_heat(choice, forecast, limits) if self.throttled else choice
 
-    def _told(self, choice: Choice, forecast: Forecast, limits: Limits) -> Choice:
-        """Says so where only throttling kept a better mode from answering."""
+    def _by_heat(self, choice: Choice, forecast: Forecast, limits: Limits) -> Choice:
+        """Says so where a better mode would have answered had the device not been slowed."""
         over = choice.passed_over
         if choice.reason != "fits" or over is None or over.why not in ("too-slow", "no-room"):
             return choice
-        idle_ms = forecast.idles_ms[self.predictor.index[over.mode_id]]
-        return replace(choice, reason="thermal") if idle_ms <= min(limits.left_ms, limits.room_ms) else choice
+        predictor = self.predictor
+        factor = predictor.slowdown.classes[predictor.classes[predictor.index[over.mode_id]]].factor
+        unslowed_ms = over.value / max(1.0, factor)
+        return replace(choice, reason="thermal") if unslowed_ms <= min(limits.left_ms, limits.room_ms) else choice
 
     def fastest_at(self, options: RequestOptions, rows: int, residency: Optional[Residency] = None) -> int:
         """The fastest mode that a request accepts, as a place in a forecast. Raises what `allowed` raises."""
-        medians = self.predictor.forecast(rows).medians_ms
+        forecast = self.predictor.forecast(rows)
         allowed = self.indexes(options, NOTHING_OUT if residency is None else residency.out)
-        return min(allowed, key=medians.__getitem__)
+        if residency is not None and len(residency.resident) < len(forecast.ids):
+            allowed = [at for at in allowed if forecast.ids[at] in residency.resident] or allowed
+        return min(allowed, key=forecast.medians_ms.__getitem__)
 
     def observe(self, mode_id: str, infer_ms: float, rows: int, now_s: float) -> None:
         """Feed back one inference's measured time."""
@@ -174,3 +186,18 @@ class Controller:
 
 
 NOTHING_OUT: Mapping[str, str] = {}
+
+
+def _possible(modes: Sequence[Mode], profiles: Mapping[str, Profile]) -> List[Mode]:
+    """The modes whose profile can be true: a median that is finite and above 0."""
+    possible = []
+    for mode in modes:
+        profile = profiles.get(mode.id)
+        if profile is not None and math.isfinite(profile.p50_ms) and profile.p50_ms > 0:
+            possible.append(mode)
+        else:
+            found = "no profile" if profile is None else f"a median of {profile.p50_ms} ms"
+            _LOG.warning("mode %s has %s and is left out: run `wenet-runtime profile` again", mode.id, found)
+    if not possible:
+        raise BudgetError("no mode has a possible profile: run `wenet-runtime profile` again")
+    return possible

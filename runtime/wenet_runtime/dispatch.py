@@ -1,6 +1,8 @@
 """Runs what was chosen on the modes that are there: one mode, or a cheap one and then, for some rows, a better one."""
 
 import contextlib
+import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
@@ -17,6 +19,7 @@ from wenet_runtime.meters.base import Meter
 from wenet_runtime.policy import Choice
 from wenet_runtime.pool import Pool
 
+_LOG = logging.getLogger(__name__)
 Outputs = Dict[str, NDArray[Any]]
 
 
@@ -52,6 +55,7 @@ class Dispatch:
         self._pool = pool
         self._meter = meter
         self._cascade = cascade
+        self._meter_failed = False
 
     def run(self, inputs: Tensors, choice: Choice) -> Run:
         """Run a batch. Raises `NotResident` if a mode has gone, and what `Engine.infer` raises."""
@@ -61,12 +65,27 @@ class Dispatch:
         if choice.rule is None or self._cascade is None:
             outputs = self._infer(choice.mode_id, inputs, parts)
         else:
-            outputs = self._infer(choice.rule.first, inputs, parts)
-            escalated = self._cascade.escalates(choice.rule, outputs)
-            if escalated.any():
-                outputs = merged(outputs, self._infer(choice.mode_id, rows_of(inputs, escalated), parts), escalated)
+            # The second mode is held before the first runs: what ran must not be lost because the other has gone.
+            with self._pool.use(choice.mode_id):
+                outputs = self._infer(choice.rule.first, inputs, parts)
+                escalated = self._cascade.escalates(choice.rule, outputs)
+                if escalated.any():
+                    more = self._infer(choice.mode_id, rows_of(inputs, escalated), parts)
+                    outputs = merged(outputs, more, escalated)
         end_s = time.monotonic()
-        return Run(outputs, start_s, end_s, self._meter.energy_mj(start_s, end_s), tuple(parts), escalated)
+        return Run(outputs, start_s, end_s, self._energy_mj(start_s, end_s), tuple(parts), escalated)
+
+    def _energy_mj(self, start_s: float, end_s: float) -> Optional[float]:
+        """What the meter read, if that is possible: no sensor may cost an answer."""
+        try:
+            read_mj = self._meter.energy_mj(start_s, end_s)
+        except Exception:  # noqa: BLE001 - a meter may be anybody's
+            if not self._meter_failed:
+                _LOG.exception("the meter failed: energy is unknown until it answers again")
+            self._meter_failed = True
+            return None
+        self._meter_failed = False
+        return read_mj if read_mj is not None and math.isfinite(read_mj) and read_mj > 0 else None
 
     def _infer(self, mode_id: str, inputs: Tensors, parts: List[Part]) -> Outputs:
         with self._pool.use(mode_id) as engine:

@@ -5,6 +5,7 @@ small device only delay each other.
 """
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -16,11 +17,13 @@ from wenet_runtime.answers import Ask, result_of, together
 from wenet_runtime.assignment import Assignment
 from wenet_runtime.dispatch import Dispatch, Run
 from wenet_runtime.engines.base import Tensors
-from wenet_runtime.errors import NotResident, Refused, SettingsError
+from wenet_runtime.errors import EngineError, NotResident, Refused, SettingsError
 from wenet_runtime.loader import Loader
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.pool import Pool
 from wenet_runtime.scheduler import Scheduler
+
+_LOG = logging.getLogger(__name__)
 
 
 class EngineLoop:
@@ -65,6 +68,7 @@ class EngineLoop:
         self._warmup = warmup
         self._core = core
         self._probing = False
+        self._probed: Optional[str] = None
         self._closed = False
         self._started: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, name="wenet-engine", daemon=True)
@@ -84,9 +88,10 @@ class EngineLoop:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def probe_soon(self) -> None:
-        """Have the fastest mode run once when nothing waits; `changed` is held."""
+    def probe_soon(self, mode_id: Optional[str]) -> None:
+        """Have a mode run once when nothing waits, the fastest if none is named; `changed` is held."""
         self._probing = True
+        self._probed = mode_id
         self.changed.notify()
 
     def refused(self, refusal: Refused) -> None:
@@ -107,16 +112,29 @@ class EngineLoop:
             self._started.set_exception(error)
             return
         self._started.set_result(None)
-        while True:
-            assignment = self._take()
-            if assignment is not None:
-                self._answer(assignment)
-            elif self._closed:
-                return
-            else:
-                # A request that meets the same failure reports it; the thread must outlive a probe.
-                with contextlib.suppress(Exception):
-                    self._probe()
+        while not (self._closed and not len(self._scheduler)):
+            # Whatever fails, the thread must outlive it: who waits behind would never be answered.
+            try:
+                assignment = self._take()
+                if assignment is not None:
+                    self._answer(assignment)
+                elif not self._closed:
+                    # A request that meets the same failure reports it.
+                    with contextlib.suppress(Exception):
+                        self._probe()
+            except Exception:  # noqa: BLE001 - see above
+                _LOG.exception("the engine's thread met a defect")
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """Refuse what waits: after a defect nobody knows what to do with it."""
+        with self.changed:
+            self._scheduler.failed()
+            self._settle_refused()
+            self.running = 0
+            for job in self._scheduler.clear():
+                if job.work.future.set_running_or_notify_cancel():
+                    job.work.future.set_exception(EngineError("the scheduler failed: send again"))
 
     def _start(self) -> None:
         """Pin this thread and run every mode once or more on it."""
@@ -163,7 +181,7 @@ class EngineLoop:
         self._scheduler.refused.clear()
 
     def _probe(self) -> None:
-        """Run the fastest mode once, to learn whether the device is still as slow as it was.
+        """Run a mode once, to learn whether the device is still as slow as it was.
 
         Asked for when a request was refused and nothing ran lately: without this a device that was slow once
         could refuse every request and so never be seen fast again.
@@ -171,8 +189,11 @@ class EngineLoop:
         if self._warmup is None:
             return
         controller = self._scheduler.controller
-        fastest = min(self._pool.resident, key=lambda one: controller.profiles[one].p50_ms)
-        part = self._dispatch.probe(self._warmup, fastest)
+        resident = [one for one in self._pool.resident if one in controller.profiles]
+        wanted = self._probed if self._probed in resident else None
+        part = self._dispatch.probe(
+            self._warmup, wanted or min(resident, key=lambda one: controller.profiles[one].p50_ms)
+        )
         with self.changed:
             self.observed_s = time.monotonic()
             controller.predictor.doubt()
@@ -192,17 +213,27 @@ class EngineLoop:
             for job in jobs:
                 job.work.future.set_exception(error)
             return
-        with self.changed:
-            self._scheduler.finished(assignment, run.start_s, run.end_s, run.energy_mj, run.parts, run.escalated)
-            self.observed_s = run.end_s
+        try:
+            with self.changed:
+                self._scheduler.finished(assignment, run.start_s, run.end_s, run.energy_mj, run.parts, run.escalated)
+                self.observed_s = run.end_s
+        except Exception:  # noqa: BLE001 - logged
+            # It cost nobody an answer: the engine has given one.
+            _LOG.exception("a run's time could not be learned")
+            with self.changed:
+                self._scheduler.failed()
         first = 0
         for job in jobs:
             mine = slice(first, first + job.rows)
             first += job.rows
-            result = result_of(job, assignment, run, mine, self._meter.source, self.last_mode)
-            self.last_mode = result.mode_id
+            try:
+                result = result_of(job, assignment, run, mine, self._meter.source, self.last_mode)
+                self.last_mode = result.mode_id
+            except Exception as error:  # noqa: BLE001 - that of one request alone
+                job.work.future.set_exception(error)
+            else:
+                job.work.future.set_result(result)
             self.running -= 1
-            job.work.future.set_result(result)
 
     def _run(self, assignment: "Assignment[Ask]") -> "Tuple[Run, Assignment[Ask]]":
         inputs = together([job.work.inputs for job in assignment.jobs])

@@ -1,7 +1,7 @@
 """Whether a cheaper mode is tried before the chosen one: the bundle's cascade, where time, energy and guard allow."""
 
 from dataclasses import replace
-from typing import Optional, Sequence, Tuple
+from typing import Dict, Optional, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from wenet_runtime.admission import Job, Work
 from wenet_runtime.cascade import Cascade
 from wenet_runtime.controller import Controller
-from wenet_runtime.forecast import Forecast
-from wenet_runtime.guard import Guard
+from wenet_runtime.guard import BURST, Guard
 from wenet_runtime.policy import Choice
 from wenet_runtime.pool import Residency
+
+MOST_ROWS = int(BURST)
 
 
 class Escalation:
@@ -48,7 +49,7 @@ class Escalation:
             tight_ms: the time that there is.
             residency: which modes are there; all if not given.
         """
-        if choice.reason not in ("fits", "energy", "only-mode"):
+        if choice.reason not in ("fits", "energy", "thermal", "only-mode"):
             return choice
         forecast = controller.forecast(rows)
         costs = {
@@ -67,13 +68,20 @@ class Escalation:
         bound_ms = forecast.bounds_ms[first] + forecast.bounds_ms[then] - forecast.reply_ms
         if bound_ms > tight_ms:
             return choice
-        worst_mj, mean_mj = _energies(forecast, first, then, rule.escalated)
+        cheap_mj, dear_mj = forecast.energies_mj[first], forecast.energies_mj[then]
+        both_mj = None if cheap_mj is None or dear_mj is None else (cheap_mj, dear_mj)
+        mean_mj = None if both_mj is None else both_mj[0] + rule.escalated * both_mj[1]
         budget_mj = options.budget.energy_mj
-        if budget_mj is not None and (worst_mj is None or worst_mj > budget_mj):
+        if budget_mj is not None and (both_mj is None or sum(both_mj) > budget_mj):
             return choice
-        # Every client is asked, also when an earlier one is refused: a refusal counts for whom it hits.
-        asked = [self.guard.allows(job.client, job.rows) for job in jobs]
-        if not all(asked):
+        if choice.cap_mj is not None and (both_mj is None or mean_mj is None or mean_mj > both_mj[1]):
+            return choice  # quicker, but dearer: under a power budget that saves nothing
+        asked: Dict[str, int] = {}
+        for job in jobs:
+            asked[job.client] = asked.get(job.client, 0) + job.rows
+        if rows > MOST_ROWS:  # more than the guard ever allows at once
+            return choice
+        if not self.guard.allows_all(asked):
             return replace(choice, reason="guard")
         return replace(
             choice,
@@ -82,6 +90,7 @@ class Escalation:
             bound_ms=bound_ms,
             energy_mj=mean_mj,
             rule=rule,
+            cascade_mj=both_mj,
         )
 
     def observe(
@@ -98,11 +107,3 @@ class Escalation:
             for _ in range(job.rows):
                 self.guard.observe(job.client, bool(escalated[row]), choice.rule.escalated, cost)
                 row += 1
-
-
-def _energies(forecast: Forecast, first: int, then: int, escalated: float) -> Tuple[Optional[float], Optional[float]]:
-    """A row's energy at the worst and in the mean, mJ; None when unknown."""
-    cheap, dear = forecast.energies_mj[first], forecast.energies_mj[then]
-    if cheap is None or dear is None:
-        return None, None
-    return cheap + dear, cheap + escalated * dear

@@ -31,19 +31,19 @@ class Outlook:
         self._arrivals = Arrivals(controller.attainment)
         self._value: Optional[BacklogValue] = None
 
-    def arrived(self, job: Job[Work], there: int, now_s: float) -> None:
-        """Take in an arrival that makes so many in the house, itself included."""
-        self._arrivals.came(job.deadline.left_ms(now_s), there, now_s)
+    def arrived(self, job: Job[Work], present: int, now_s: float) -> None:
+        """Take in an arrival, and how many jobs wait or run with it."""
+        self._arrivals.came(job.deadline.left_ms(now_s), present, now_s)
 
     def missed(self) -> None:
         """A request was refused or expired because others were before it."""
         self._arrivals.ended(False)
 
-    def answered(self, job: Job[Work], began_s: float, end_s: float) -> None:
-        """Take in when a job began and ended; plan anew when it is time."""
+    def answered(self, job: Job[Work], end_s: float) -> None:
+        """Take in when a job ended; plan anew when it is time."""
         in_time = end_s <= job.deadline.at_s
-        # Who began at once and was late met a slower device, not others.
-        if in_time or began_s > job.submitted_s:
+        # Who had nobody before it and was late met a slower device.
+        if in_time or job.waited:
             self._arrivals.ended(in_time)
         traffic = self._arrivals.traffic(self._controller.forecast(1))
         if traffic is not None:
@@ -64,7 +64,7 @@ class Outlook:
             work_ms += self._service_ms(one)
         ahead_ms = work_ms
         for one in waiting:
-            if one.options.priority != job.options.priority or one.ends_s == math.inf:
+            if one.options.priority != job.options.priority:
                 break
             work_ms += self._service_ms(one)
             left_ms = (one.ends_s - now_s) * 1e3 - self._controller.forecast(one.rows).reply_ms

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Callable, List, NamedTuple, Optional, Sequence
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 from wenet_runtime.errors import BudgetImpossible, InfeasibleBudget, NotResident, Refused
 from wenet_runtime.forecast import Forecast
@@ -30,7 +30,9 @@ class Choice:
     Attributes:
         energy_mj: predicted, per row; None when unknown.
         wanted: the mode that would have been chosen, had it been resident.
+        cap_mj: what the power budget left, above idle and per row; None without one.
         rule: of the cascade by which a cheaper mode is tried before this one.
+        cascade_mj: what the cheaper mode and this one take, per row; None when unknown, or without a cascade.
     """
 
     mode_id: str
@@ -40,7 +42,9 @@ class Choice:
     wanted: Optional[str] = None
     bound_ms: float = math.inf
     passed_over: Optional[PassedOver] = None
+    cap_mj: Optional[float] = None
     rule: Optional[Rule] = None
+    cascade_mj: Optional[Tuple[float, float]] = None
 
 
 class Limits(NamedTuple):
@@ -112,14 +116,12 @@ def _select(forecast: Forecast, candidates: Sequence[int], allowed: Sequence[int
     fits: List[int] = []
     best, best_score = -1, -math.inf
     for one in candidates:
-        if bounds[one] > left_ms:
+        if not bounds[one] <= left_ms:
             continue
         if limits.energy_mj is not None and not _within(forecast.energies_mj[one], limits.energy_mj):
             continue
         fits.append(one)
-        if bounds[one] > room_ms:
-            continue
-        if limits.price_mj < math.inf and not _within(forecast.prices_mj[one], limits.price_mj):
+        if bounds[one] > room_ms or not _frugal(forecast, one, limits):
             continue
         if future is None:
             best = one
@@ -135,7 +137,7 @@ def _select(forecast: Forecast, candidates: Sequence[int], allowed: Sequence[int
     median_ms = forecast.medians_ms[fastest]
     if limits.on_miss == "late" or (limits.on_miss == "degrade" and median_ms <= left_ms):
         return replace(_choice(forecast, fastest, candidates, allowed, limits), reason="degraded")
-    raise _refusal(forecast, candidates, fastest, limits)
+    raise _refusal(forecast, allowed, fastest, limits)
 
 
 def _least(forecast: Forecast, fits: Sequence[int], limits: Limits) -> int:
@@ -155,11 +157,12 @@ def _choice(forecast: Forecast, one: int, candidates: Sequence[int], allowed: Se
     better = [other for other in candidates if other < one]
     return Choice(
         forecast.ids[one],
-        _reason(forecast, one, allowed, limits),
+        _reason(forecast, one, better, allowed, limits),
         forecast.medians_ms[one],
         forecast.energies_mj[one],
         bound_ms=forecast.bounds_ms[one],
         passed_over=_passed_over(forecast, better[-1], one, limits) if better else None,
+        cap_mj=None if limits.price_mj == math.inf else limits.price_mj,
     )
 
 
@@ -177,46 +180,62 @@ def _passed_over(forecast: Forecast, over: int, one: int, limits: Limits) -> Pas
     gained = forecast.accuracies[over] - forecast.accuracies[one]
     lost = 0.0
     if limits.future is not None:
-        lost = limits.future(forecast.medians_ms[one]) - limits.future(forecast.medians_ms[over])
+        reply_ms = forecast.reply_ms
+        lost = limits.future(forecast.medians_ms[one] - reply_ms) - limits.future(forecast.medians_ms[over] - reply_ms)
     return PassedOver(mode_id, "not-worth", gained, lost)
 
 
-def _reason(forecast: Forecast, best: int, allowed: Sequence[int], limits: Limits) -> str:
+def _reason(forecast: Forecast, best: int, better: Sequence[int], allowed: Sequence[int], limits: Limits) -> str:
     if limits.pinned:
         return "pinned"
     if len(allowed) == 1:
         return "only-mode"
-    if limits.energy_mj is None and limits.price_mj == math.inf:
-        return "fits"
-    # Without any energy budget a better one would have been taken: then energy is the reason.
+    # Energy is the reason if it alone kept a better one from answering.
     tight_ms = min(limits.left_ms, limits.room_ms)
-    free = next((one for one in allowed if forecast.bounds_ms[one] <= tight_ms), best)
-    return "energy" if free < best else "fits"
+    for other in better:
+        if forecast.bounds_ms[other] <= tight_ms and not _frugal(forecast, other, limits):
+            return "energy"
+    return "fits"
 
 
-def _refusal(forecast: Forecast, candidates: Sequence[int], fastest: int, limits: Limits) -> Exception:
-    # Under `degrade` the energy budget may be exceeded, so only time can have refused.
-    energies = [forecast.energies_mj[one] for one in candidates]
+def _frugal(forecast: Forecast, one: int, limits: Limits) -> bool:
+    """Whether a mode keeps the request's energy and the power budget."""
+    if limits.energy_mj is not None and not _within(forecast.energies_mj[one], limits.energy_mj):
+        return False
+    return limits.price_mj == math.inf or _within(forecast.prices_mj[one], limits.price_mj)
+
+
+def _refusal(forecast: Forecast, allowed: Sequence[int], fastest: int, limits: Limits) -> Exception:
     budget_mj = limits.energy_mj
-    if limits.on_miss == "reject" and budget_mj is not None and not any(_within(one, budget_mj) for one in energies):
-        known = [energy for energy in energies if energy is not None]
-        least = f"the least is {min(known):.3g} mJ" if known else "none is known"
-        return BudgetImpossible(f"no allowed mode takes ≤ {budget_mj:g} mJ: {least}")
+    # Under `degrade` the energy budget may be exceeded, so only time can have refused.
+    if limits.on_miss == "reject" and budget_mj is not None:
+        frugal = [one for one in allowed if _within(forecast.energies_mj[one], budget_mj)]
+        if not frugal:
+            known = [energy for energy in (forecast.energies_mj[one] for one in allowed) if energy is not None]
+            least = f"the least is {min(known):.3g} mJ" if known else "none is known"
+            return BudgetImpossible(f"no allowed mode takes ≤ {budget_mj:g} mJ: {least}")
+        allowed = frugal
+        fastest = min(frugal, key=lambda one: forecast.medians_ms[one])
     limit = math.inf if limits.limit_ms is None else limits.limit_ms
     predicted = (limit - limits.left_ms) + forecast.medians_ms[fastest]
-    idle = min(candidates, key=lambda one: forecast.idles_ms[one])
+    idle = min(allowed, key=lambda one: forecast.idles_ms[one])
+    within = "" if budget_mj is None or limits.on_miss != "reject" else f" of those within {budget_mj:g} mJ"
     if forecast.idles_ms[idle] > limit:
         return BudgetImpossible(
-            f"fastest allowed mode {forecast.ids[idle]} takes {forecast.idles_ms[idle]:.3g} ms on an idle device "
-            f"> budget {limit:g} ms",
+            f"fastest allowed mode {forecast.ids[idle]}{within} takes {forecast.idles_ms[idle]:.3g} ms on an idle "
+            f"device > budget {limit:g} ms",
             budget_ms=limits.limit_ms,
             predicted_ms=predicted,
             fastest_mode=forecast.ids[idle],
         )
     return InfeasibleBudget(
-        f"fastest allowed mode {forecast.ids[fastest]} predicts {forecast.medians_ms[fastest]:.3g} ms, "
-        f"up to {forecast.bounds_ms[fastest]:.3g} ms, > {limits.left_ms:.3g} ms left of budget {limit:g} ms",
+        f"fastest allowed mode {forecast.ids[fastest]}{within} predicts {forecast.medians_ms[fastest]:.3g} ms, "
+        f"up to {forecast.bounds_ms[fastest]:.3g} ms, > {_left(limits.left_ms)} of budget {limit:g} ms",
         budget_ms=limits.limit_ms,
         predicted_ms=predicted,
         fastest_mode=forecast.ids[fastest],
     )
+
+
+def _left(left_ms: float) -> str:
+    return f"{left_ms:.3g} ms left" if left_ms > 0 else "nothing left"

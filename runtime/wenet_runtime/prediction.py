@@ -50,10 +50,12 @@ class Predictor:
         self._prices = [_price(profiles[mode_id], idle_w) for mode_id in self.ids]
         self._trust = MeterTrust(idle_w or 0.0)
         self._trust.keep(self.ids)
+        self._factors = [1.0] * len(self.ids)  # measured over profiled energy above idle
         self._idle_w = idle_w or 0.0
         # A batch's rows cost less each than a single one; what a profile does not tell of that is learned.
         self._batches: Dict[int, Deque[float]] = {}
         self._overheads: Deque[float] = deque(maxlen=OVERHEAD_WINDOW)
+        self._least_overhead_ms = math.inf  # ever
         self._overhead_ms = (0.0, 0.0, 0.0)  # at the least, in the median, at the attainment
         self._forecasts: Dict[int, Forecast] = {}
         self._profiled: Dict[int, List[float]] = {}
@@ -74,17 +76,15 @@ class Predictor:
             idles = [self.profiles[mode_id].median_ms(rows) for mode_id in self.ids]
             if rows <= KEPT_FORECASTS:
                 self._profiled[rows] = idles
-        if rows > 1:
-            share = self._batch_share(rows)
-            idles = [idle_ms * share for idle_ms in idles]
+        share = self._batch_share(rows)
         filters = self.slowdown.classes
-        usual = [one.factor * one.middle for one in filters]
+        usual = [one.factor * one.middle * share for one in filters]
         medians = [idle_ms * usual[which] + median for idle_ms, which in zip(idles, self.classes)]
         # A class of which too little was seen has the tail of each mode's own profile.
-        most = [0.0 if one.spread is None else one.factor * one.spread for one in filters]
+        most = [0.0 if one.spread is None else one.factor * one.spread * share for one in filters]
         more = [one.excess_ms + bound for one in filters]
         bounds = [
-            idle_ms * (most[which] or filters[which].factor * tail) + more[which]
+            idle_ms * (most[which] or filters[which].factor * share * tail) + more[which]
             for idle_ms, which, tail in zip(idles, self.classes, self._tails)
         ]
         return Forecast(
@@ -92,11 +92,23 @@ class Predictor:
             accuracies=self.accuracies,
             medians_ms=medians,
             bounds_ms=bounds,
-            idles_ms=[idle_ms + least for idle_ms in idles] if least else idles,
-            energies_mj=self._energies,
+            # What an idle device takes is never more than its profile says: a batch may have been seen on a busy one.
+            idles_ms=[idle_ms * min(1.0, share) + least for idle_ms in idles],
+            energies_mj=self._energies_mj(usual),
             prices_mj=self._prices,
             reply_ms=median,
         )
+
+    def _energies_mj(self, usual: Sequence[float]) -> List[Optional[float]]:
+        """Per row: what a meter said of a mode, and the idle board's watts for as long as a row takes now."""
+        if self._idle_w == 0.0 and self._factors == [1.0] * len(self.ids):
+            return self._energies
+        found: List[Optional[float]] = []
+        for at, (energy_mj, price_mj) in enumerate(zip(self._energies, self._prices)):
+            now_ms = self.profiles[self.ids[at]].p50_ms * usual[self.classes[at]]
+            corrected = price_mj and price_mj * self._factors[at] + self._idle_w * now_ms
+            found.append(corrected or energy_mj)
+        return found
 
     def _batch_share(self, rows: int) -> float:
         seen = self._batches.get(rows)
@@ -122,11 +134,13 @@ class Predictor:
         """Take in what a meter read over one run, of the whole board; what is not credible teaches nothing."""
         at = self.index[mode_id]
         price_mj = self._prices[at]
-        if price_mj is None:
+        if not price_mj:
             return
+        distrusted = self._trust.distrusted
         self._trust.charge_mj(measured_mj, price_mj * rows, ms, mode_id)
-        idle_mj = self._idle_w * self.profiles[mode_id].p50_ms
-        self._energies[at] = price_mj * self._trust.factor_of(mode_id) + idle_mj
+        if self._trust.distrusted == distrusted:
+            self._factors[at] = self._trust.factor_of(mode_id)
+            self._forecasts.clear()
 
     def observe_overhead(self, overhead_ms: float) -> None:
         """Take in what a reply took after its inference: waking the server, encoding, sending."""
@@ -135,12 +149,15 @@ class Predictor:
         self._overheads.append(overhead_ms)
         ordered = sorted(self._overheads)
         if len(ordered) >= OVERHEAD_LEAST:
-            self._overhead_ms = (ordered[0], quantile(ordered, 0.5), quantile(ordered, self.attainment))
+            least_ms = min(self._least_overhead_ms, ordered[0])
+            self._least_overhead_ms = least_ms
+            self._overhead_ms = (least_ms, quantile(ordered, 0.5), quantile(ordered, self.attainment))
             self._forecasts.clear()
 
     def doubt(self) -> None:
-        """Forget what replies took: it led to a refusal, and refusals bring nothing newer to learn from."""
+        """Forget what replies and batches took: it led to a refusal, and refusals bring nothing newer to learn from."""
         self._overheads.clear()
+        self._batches.clear()
         self._overhead_ms = (0.0, 0.0, 0.0)
         self._forecasts.clear()
 

@@ -14,7 +14,8 @@ from wenet_runtime.cascade import Cascade
 from wenet_runtime.dispatch import Dispatch
 from wenet_runtime.engine_loop import EngineLoop
 from wenet_runtime.engines.base import Tensors
-from wenet_runtime.errors import Draining, InfeasibleBudget, Refused
+from wenet_runtime.errors import Draining, EngineError, InfeasibleBudget, Refused
+from wenet_runtime.forecast import Forecast
 from wenet_runtime.guard import GuardState
 from wenet_runtime.loader import Loader
 from wenet_runtime.meters.base import Meter
@@ -87,7 +88,8 @@ class Runtime:
     @property
     def pending(self) -> int:
         """Requests accepted and not answered yet."""
-        return len(self._scheduler) + self._loop.running
+        with self._loop.changed:
+            return len(self._scheduler) + self._loop.running
 
     @property
     def power(self) -> Optional[PowerState]:
@@ -119,6 +121,8 @@ class Runtime:
         """
         if not self._accepting:
             raise Draining("the server is shutting down and takes no new work: send to another one")
+        if not self._loop.alive:
+            raise EngineError("the engine's thread has ended: restart the daemon")
         now_s = time.monotonic()
         rows = next(iter(inputs.values())).shape[0]
         shapes = tuple((name, array.shape[1:], array.dtype) for name, array in inputs.items())
@@ -140,7 +144,7 @@ class Runtime:
             except Refused as refusal:
                 loop.refused(refusal)
                 if isinstance(refusal, InfeasibleBudget) and now_s - loop.observed_s > PROBE_AFTER_S:
-                    loop.probe_soon()
+                    loop.probe_soon(refusal.fastest_mode)
                 raise
             loop.bring(choice.wanted)
             loop.changed.notify()
@@ -148,7 +152,18 @@ class Runtime:
 
     def _discard(self, job: "Job[Ask]") -> None:
         with self._loop.changed:
-            self._scheduler.discard(job)
+            self._scheduler.discard(job, time.monotonic())
+
+    def forecast(self) -> Forecast:
+        """What every mode is predicted to take now for one row."""
+        with self._loop.changed:
+            return self.controller.forecast(1)
+
+    def tick(self) -> None:
+        """Let time pass in what counts it: called about once a second, also when nobody asks."""
+        with self._loop.changed:
+            if self._scheduler.power is not None:
+                self._scheduler.power.tick(time.monotonic())
 
     def observe_overhead(self, overhead_ms: float) -> None:
         """Feed back what a reply took after its inference."""

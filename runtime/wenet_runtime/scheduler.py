@@ -15,7 +15,7 @@ from wenet_runtime.assignment import Assignment, Part
 from wenet_runtime.batching import Batching
 from wenet_runtime.controller import Controller
 from wenet_runtime.energy_plan import Point
-from wenet_runtime.errors import DeadlineExceeded, InfeasibleBudget, WeNetError
+from wenet_runtime.errors import DeadlineExceeded, EngineError, InfeasibleBudget, WeNetError
 from wenet_runtime.escalation import Escalation
 from wenet_runtime.outlook import Outlook, here_and_now
 from wenet_runtime.policy import Choice
@@ -57,6 +57,7 @@ class Scheduler(Generic[Work]):
         self._queue: DeadlineQueue[Work] = DeadlineQueue(max_queue)
         self._batching = batching or Batching()
         self._outlook = Outlook(controller, plan)
+        self._began_s: Optional[float] = None  # of the present run
         self._busy_until_s = 0.0
 
     def submit(self, job: Job[Work], now_s: float, residency: Optional[Residency] = None) -> Choice:
@@ -73,36 +74,59 @@ class Scheduler(Generic[Work]):
         forecast = controller.forecast(job.rows)
         job.fastest_at = controller.fastest_at(job.options, job.rows, residency)
         fastest_ms = forecast.medians_ms[job.fastest_at]
-        there = len(self._queue) + 1 + (self._busy_until_s > 0)
-        self._outlook.arrived(job, there, now_s)
-        busy_ms = max(0.0, self._busy_until_s - now_s) * 1e3
+        present = len(self._queue) + (1 if self._began_s is None else 2)
+        job.waited = present > 1
+        busy_ms = self._busy_ms(now_s)
         ahead_ms, endangered = self._outlook.ahead(self._queue, job, fastest_ms - forecast.reply_ms, busy_ms, now_s)
+        if endangered and job.options.on_miss == "late":  # it is executed whenever that harms nobody
+            job.behind, endangered = True, False
+            ahead_ms, _ = self._outlook.ahead(self._queue, job, 0.0, busy_ms, now_s)
         try:
             choice = controller.choose(
                 job.options, job.deadline, rows=job.rows, now_s=now_s, wait_ms=ahead_ms, residency=residency
             )
-        except InfeasibleBudget:
+            if endangered:
+                raise self._endangered(job, ahead_ms + fastest_ms, now_s)
+        except InfeasibleBudget as refusal:
+            refusal.retry_after_ms = max(1.0, ahead_ms, (refusal.predicted_ms or 0.0) - (refusal.budget_ms or 0.0))
+            self._outlook.arrived(job, present, now_s)
             if ahead_ms > 0:
                 self._outlook.missed()
             raise
-        if endangered:
-            self._outlook.missed()
-            limit_ms = job.deadline.limit_ms
-            raise InfeasibleBudget(
-                f"fastest allowed mode predicts {ahead_ms + fastest_ms:.3g} ms with waiting, and a request accepted "
-                "before would then miss its deadline",
-                budget_ms=limit_ms,
-                predicted_ms=job.deadline.elapsed_ms(now_s) + ahead_ms + fastest_ms,
-                fastest_mode=forecast.ids[job.fastest_at],
-            )
+        self._outlook.arrived(job, present, now_s)
         self._queue.put(job)
         if self.power is not None:
             self.power.arrived(job.rows, now_s)
         return choice
 
-    def discard(self, job: Job[Work]) -> bool:
+    def _endangered(self, job: Job[Work], needed_ms: float, now_s: float) -> InfeasibleBudget:
+        refusal = InfeasibleBudget(
+            f"fastest allowed mode predicts {needed_ms:.3g} ms with waiting, and a request accepted before would then "
+            "miss its deadline",
+            budget_ms=job.deadline.limit_ms,
+            predicted_ms=job.deadline.elapsed_ms(now_s) + needed_ms,
+            fastest_mode=self.controller.forecast(job.rows).ids[job.fastest_at],
+        )
+        refusal.why = "no-room"
+        return refusal
+
+    def _busy_ms(self, now_s: float) -> float:
+        """How long the present run is still expected to take: one that is overdue, as long again as it is that."""
+        return 0.0 if self._began_s is None else abs(self._busy_until_s - now_s) * 1e3
+
+    def discard(self, job: Job[Work], now_s: float) -> bool:
         """Take a job out that nobody waits for any more; False if it does not wait."""
-        return self._queue.remove(job)
+        found = self._queue.remove(job)
+        if found and job.ends_s <= now_s:
+            self._outlook.missed()
+        return found
+
+    def clear(self) -> List[Job[Work]]:
+        """Take out everything that waits."""
+        waiting = list(self._queue)
+        for job in waiting:
+            self._queue.remove(job)
+        return waiting
 
     def expired(self, now_s: float) -> List[Job[Work]]:
         """Take out the waiting jobs whose time is over; they never run."""
@@ -123,7 +147,10 @@ class Scheduler(Generic[Work]):
                 self.refused.append((head, self._over(head)))
                 self._outlook.missed()
                 continue
-            until_s = self._batching.wait_until_s(head, self._queue, self.controller, now_s)
+            if head.options.on_miss == "late" and head.deadline.at_s <= now_s and not head.behind:
+                self._queue.put_behind(head)  # its budget is over, that of others is not
+                continue
+            until_s = self._batching.wait_until_s(head, self._queue, self.controller, now_s, residency)
             if until_s > now_s:
                 return until_s
             self._queue.remove(head)
@@ -132,9 +159,16 @@ class Scheduler(Generic[Work]):
             except WeNetError as error:
                 self.refused.append((head, error))
                 continue
-            forecast = self.controller.forecast(assignment.rows)
-            self._busy_until_s = now_s + max(0.0, assignment.choice.median_ms - forecast.reply_ms) / 1e3
+            except Exception:
+                self.refused.append((head, EngineError("the scheduler failed: send again")))
+                raise
+            self._begin(assignment, now_s)
             return assignment
+
+    def _begin(self, assignment: Assignment[Work], now_s: float) -> None:
+        reply_ms = self.controller.forecast(assignment.rows).reply_ms
+        self._began_s = now_s
+        self._busy_until_s = now_s + max(0.0, assignment.choice.median_ms - reply_ms) / 1e3
 
     @staticmethod
     def _over(job: Job[Work]) -> DeadlineExceeded:
@@ -151,7 +185,7 @@ class Scheduler(Generic[Work]):
         last_ms = (self._queue.last_ends_s - now_s) * 1e3
         best: Optional[Assignment[Work]] = None
         best_room_ms = math.inf
-        for jobs in self._batching.batches(head, self._queue, self.controller):
+        for jobs in self._batching.batches(head, self._queue, self.controller, now_s):
             rows = sum(job.rows for job in jobs)
             tightest = min(jobs, key=lambda job: job.deadline.at_s)
             room_ms = self._outlook.room_ms(self._queue, jobs, rows, now_s)
@@ -170,6 +204,8 @@ class Scheduler(Generic[Work]):
                 if best is None:
                     raise
                 break
+            if best is not None and choice.reason == "degraded" != best.choice.reason:
+                break  # the most urgent one fits alone
             if best is None or self._batching.better(choice, rows, best.choice, best.rows, self.controller):
                 best, best_room_ms = Assignment(tuple(jobs), rows, choice, now_s), room_ms
         assert best is not None  # `batches` yields the head alone first
@@ -179,7 +215,7 @@ class Scheduler(Generic[Work]):
         factor = predictor.slowdown.classes[predictor.classes[predictor.index[best.choice.mode_id]]].factor
         choice = best.choice
         if self.escalation is not None:
-            tight_ms = min(best_room_ms, (min(job.ends_s for job in best.jobs) - now_s) * 1e3)
+            tight_ms = min(best_room_ms, (min(job.deadline.at_s for job in best.jobs) - now_s) * 1e3)
             choice = self.escalation.tried(choice, best.jobs, best.rows, self.controller, tight_ms, residency)
         return replace(best, choice=choice, queued=waiting, slowdown=factor)
 
@@ -189,9 +225,16 @@ class Scheduler(Generic[Work]):
         """Choose anew for jobs whose mode went between its choice and its use. Raises what `choose` raises."""
         tightest = min(assignment.jobs, key=lambda job: job.deadline.at_s)
         choice = self.controller.choose(
-            tightest.options, tightest.deadline, rows=assignment.rows, now_s=now_s, residency=residency
+            tightest.options,
+            tightest.deadline,
+            rows=assignment.rows,
+            now_s=now_s,
+            price_mj=self._price_mj(now_s),
+            residency=residency,
         )
-        return Assignment(assignment.jobs, assignment.rows, choice, now_s)
+        again = replace(assignment, choice=choice, decided_s=now_s)
+        self._begin(again, now_s)
+        return again
 
     def _price_mj(self, now_s: float) -> float:
         """What the power budget leaves the next row, above idle."""
@@ -219,9 +262,9 @@ class Scheduler(Generic[Work]):
             parts: what ran, mode by mode; the choice's mode alone if not given.
             escalated: by row, whether a cascade's second mode answered.
         """
-        self._busy_until_s = 0.0
+        self._began_s = None
         for job in assignment.jobs:
-            self._outlook.answered(job, assignment.decided_s, end_s)
+            self._outlook.answered(job, end_s)
         choice = assignment.choice
         parts = parts or [Part(choice.mode_id, assignment.rows, (end_s - start_s) * 1e3)]
         for part in parts:
@@ -241,7 +284,7 @@ class Scheduler(Generic[Work]):
 
     def failed(self) -> None:
         """A run ended with an error: the engine is free, and nothing was learned."""
-        self._busy_until_s = 0.0
+        self._began_s = None
 
     def __len__(self) -> int:
         return len(self._queue)

@@ -47,8 +47,7 @@ class ClassFilter:
     Attributes:
         factor: time over profile since the last change.
         middle: half of the runs take at most this times factor × profile.
-        spread: what a run takes at the most, over factor × profile, stalls apart; None: too little seen. Right after a
-            run that took more than nearly any before it is what that one took: it was a stall, or the first of many.
+        spread: what a run takes at the most, over factor × profile, stalls apart; None: too little seen.
         excess_ms: what stalls add, in the share asked for.
     """
 
@@ -95,9 +94,6 @@ class ClassFilter:
             self.middle = middle
             self.spread = self._body
             self.excess_ms = self._excess.quantile(self._attainment)
-            relative = ratio / self.factor
-            if self._noise.at_least(relative) <= max(1.0, self._rare * len(self._noise)):
-                self.spread = max(self.spread, relative)
         return length > 0
 
     def _learn(self, ratio: float, profiled_ms: float) -> None:
@@ -149,6 +145,14 @@ class ClassFilter:
         last = sorted(ratio / self.factor for ratio, _ in list(self._run)[-5:])
         return 5 if last[1] > 1.1 or last[3] < 1 / 1.1 else 0
 
+    def forget_noise(self) -> None:
+        """What was seen of the noise is too long ago: each mode's profile gives its own again."""
+        self._noise.keep_latest(0)
+        self._excess.keep_latest(0)
+        self._run.clear()
+        self._body = self.middle = 1.0
+        self.spread, self.excess_ms = None, 0.0
+
     def scale(self, by: float) -> None:
         """Something else says that everything takes `by` times as long from now on."""
         self.factor = min(CEILING, max(FLOOR, self.factor * by))
@@ -169,7 +173,9 @@ class Slowdown:
 
     def __init__(self, attainment: float) -> None:
         self.classes: List[ClassFilter] = [ClassFilter(attainment), ClassFilter(attainment)]
-        self._decayed_s: Optional[float] = None
+        self._seen_s: List[Optional[float]] = [None, None]
+        self._decayed_s: List[Optional[float]] = [None, None]
+        self._carried = [1.0, 1.0]  # of each factor, what only the other class has shown
 
     @property
     def factor(self) -> float:
@@ -182,33 +188,50 @@ class Slowdown:
         if not (math.isfinite(ratio) and ratio > 0):
             return
         self.forget(now_s)
-        one, other = self.classes[which], self.classes[1 - which]
+        one = self.classes[which]
         before = one.factor
         if one.observe(ratio, profiled_ms):
-            self._carry(one.factor / before, one, other)
-        self._decayed_s = now_s
+            self._carry(one.factor / before, which)
+        self._seen_s[which] = self._decayed_s[which] = now_s
 
-    @staticmethod
-    def _carry(by: float, one: ClassFilter, other: ClassFilter) -> None:
-        """What slowed one class slows the other too, until that one is seen; what it is freed from frees the other,
-        but not below its profile: it may have been slowed by less.
+    def _carry(self, by: float, which: int) -> None:
+        """What slowed one class slows the other too, until that one is seen. What frees one frees the other, but not
+        below its profile, and not for what had only been carried over to the one itself.
         """
-        wanted = other.factor * by
-        if by < 1:
-            wanted = max(wanted, min(other.factor, 1.0))
-        if wanted != other.factor:
+        other = self.classes[1 - which]
+        shown, self._carried[which] = self._carried[which], 1.0
+        if by >= 1:
+            other.scale(by)
+            self._carried[1 - which] *= by
+            return
+        wanted = max(other.factor * min(1.0, by * shown), min(other.factor, 1.0))
+        if wanted < other.factor:
             other.scale(wanted / other.factor)
 
     def forget(self, now_s: float) -> bool:
-        """Let an idle device drift back to its profile; called before a decision. True if anything changed."""
-        last = self._decayed_s
-        if last is None or now_s - last < HALF_LIFE_S / 2:
+        """Let what was not seen for long drift back; called before a decision. True if anything changed.
+
+        An idle device drifts back to its profile; a class of modes that is not run, to the class that is.
+        """
+        if not math.isfinite(now_s):
             return False
-        kept = 0.5 ** ((now_s - last) / HALF_LIFE_S)
-        for one in self.classes:
-            one.scale((1 + (one.factor - 1) * kept) / one.factor)
-        self._decayed_s = now_s
-        return True
+        changed = False
+        for which, one in enumerate(self.classes):
+            last = self._decayed_s[which]
+            if last is None or now_s - last < HALF_LIFE_S / 2:
+                continue
+            other_s = self._seen_s[1 - which]
+            alone = other_s is None or now_s - other_s >= HALF_LIFE_S / 2
+            target = 1.0 if alone else self.classes[1 - which].factor
+            kept = 0.5 ** ((now_s - last) / HALF_LIFE_S)
+            one.scale((target + (one.factor - target) * kept) / one.factor)
+            self._decayed_s[which] = now_s
+            seen_s = self._seen_s[which]
+            if seen_s is not None and now_s - seen_s >= HALF_LIFE_S:
+                one.forget_noise()
+                self._seen_s[which] = None
+            changed = True
+        return changed
 
     def clock_changed(self, by: float) -> None:
         """The clock now runs `by` times as fast (0.5: half): expect it at once instead of learning it by misses."""

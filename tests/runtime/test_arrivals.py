@@ -13,10 +13,10 @@ def forecast(factor: float = 1.0) -> Forecast:
     return Forecast(["m1", "m0"], [0.9, 0.8], medians, [1.1 * ms for ms in medians], medians, [None] * 2, [None] * 2)
 
 
-def seen(count: int, there: int = 1) -> Arrivals:
+def seen(count: int, present: int = 1) -> Arrivals:
     one = Arrivals(0.99)
     for at in range(count):
-        one.came(50.0, there, at * 0.1)
+        one.came(50.0, present, at * 0.1)
     return one
 
 
@@ -69,8 +69,8 @@ def test_misses_make_an_answer_worth_more_and_answers_less_in_the_ratio_asked_fo
 
 def test_a_few_clients_that_wait_for_their_answers_are_told_from_many_that_do_not() -> None:
     one = Arrivals(0.99)
-    assert seen(100, there=1).returning  # one after another
-    assert seen(100, there=4).returning  # four at a time, always four
+    assert seen(100, present=1).returning  # one after another
+    assert seen(100, present=4).returning  # four at a time, always four
     for at in range(200):
         one.came(50.0, 1 + (at % 7 == 0) + (at % 31 == 0), at * 0.1)
     assert not one.returning
@@ -86,6 +86,6 @@ def test_what_is_kept_is_bounded_and_a_clock_that_jumps_harmless() -> None:
     assert one.traffic(forecast()) is None  # no gap was possible
     one.came(50.0, 1, 1e12)
     assert len(one._gaps) == 1
-    assert len(one._there) == WATCHED
+    assert len(one._present) == WATCHED
     assert sum(one._counts.values()) == WATCHED
     assert one.age_ms(-1e12) == 0.0

@@ -32,7 +32,7 @@ def offer(
     scheduler: "Scheduler[int]", work: int, budget_ms: Optional[float], *, rows: int = 1, kind: Any = "", **options: Any
 ) -> None:
     wanted = RequestOptions(budget=Budget(budget_ms), **options)
-    scheduler.submit(Job(work, rows, wanted, Deadline(0.0, budget_ms), 0.0, kind=kind), 0.0)
+    scheduler.submit(Job(work, rows, wanted, Deadline(0.0, wanted.effective_ms), 0.0, kind=kind), 0.0)
 
 
 def next_works(scheduler: "Scheduler[int]", now_s: float = 0.0) -> List[int]:
@@ -123,8 +123,47 @@ def test_a_full_batch_waits_no_longer(bundle: Bundle) -> None:
 
 def test_nobody_waits_longer_than_a_quarter_of_the_slack(bundle: Bundle) -> None:
     scheduler = make(bundle, max_rows=4, max_delay_ms=500.0)
-    offer(scheduler, 0, 52.5)  # two rows take 12.5 ms at the least, so 40 ms are left
+    offer(scheduler, 0, 165.0)  # two rows in the best mode take 125 ms, so 40 ms are left
     assert scheduler.next(0.0) == pytest.approx(0.010)
+
+
+def test_nobody_waits_so_long_that_it_loses_its_mode(bundle: Bundle) -> None:
+    scheduler = make(bundle, max_rows=4, max_delay_ms=500.0)
+    offer(scheduler, 0, 102.0)  # the best mode takes 100 ms
+    assert next_works(scheduler) == [0]
+
+
+def test_late_work_waits_within_its_budget_too(bundle: Bundle) -> None:
+    scheduler = make(bundle, max_rows=4, max_delay_ms=500.0)
+    offer(scheduler, 0, 165.0, on_miss="late")
+    assert scheduler.next(0.0) == pytest.approx(0.010)
+
+
+def test_nobody_waits_while_others_wait_that_cannot_join(bundle: Bundle) -> None:
+    scheduler = make(bundle, max_rows=4, max_delay_ms=20.0)
+    offer(scheduler, 0, 900.0, kind="a")
+    assert scheduler.next(0.0) == pytest.approx(0.020)
+    offer(scheduler, 1, 1000.0, kind="b")
+    assert next_works(scheduler, 0.001) == [0]
+
+
+def test_a_batch_never_makes_the_most_urgent_one_s_deadline_a_toss_up(bundle: Bundle) -> None:
+    scheduler = make(bundle, max_rows=2)
+    offer(scheduler, 0, 11.0)  # the fastest mode takes 10 ms alone and 12.5 for two
+    offer(scheduler, 1, 1000.0)
+    found = scheduler.next(0.0)
+    assert isinstance(found, Assignment)
+    assert ([job.work for job in found.jobs], found.choice.reason) == ([0], "fits")
+
+
+def test_what_has_ended_is_not_taken_into_a_batch(bundle: Bundle) -> None:
+    scheduler = make(bundle, max_rows=4)
+    offer(scheduler, 0, 1000.0)
+    offer(scheduler, 1, 1000.0)
+    offer(scheduler, 2, None, protocol_ms=50.0, priority=3)
+    found = scheduler.next(0.060)
+    assert isinstance(found, Assignment)
+    assert [job.work for job in found.jobs] == [0, 1]
 
 
 def test_nobody_waits_where_company_would_gain_nothing(bundle: Bundle) -> None:

@@ -9,7 +9,14 @@ from tests.runtime.fakes import MEDIANS_MS, profile
 from wenet_runtime.budget import Budget, Deadline, RequestOptions
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.controller import Controller
-from wenet_runtime.errors import BudgetImpossible, EnergyUnavailable, InfeasibleBudget, NotResident, UnknownMode
+from wenet_runtime.errors import (
+    BudgetError,
+    BudgetImpossible,
+    EnergyUnavailable,
+    InfeasibleBudget,
+    NotResident,
+    UnknownMode,
+)
 from wenet_runtime.pool import Residency
 from wenet_runtime.profile import Profile
 
@@ -181,12 +188,41 @@ def test_batches_do_not_teach_what_single_rows_take(bundle: Bundle) -> None:
     assert median_ms(one, "m1") == pytest.approx(MEDIANS_MS["m1"])
 
 
-def test_a_profile_of_no_time_has_no_tail_and_teaches_nothing(bundle: Bundle) -> None:
-    one = Controller(bundle.modes, {mode.id: Profile(0.0, 0.0, 0.0, 1) for mode in bundle.modes})
-    assert bound_ms(one, "m0") == 0.0
+@pytest.mark.parametrize("p50_ms", [0.0, -1.0, math.nan, math.inf])
+def test_a_mode_with_an_impossible_profile_is_left_out_and_said(
+    bundle: Bundle, p50_ms: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    profiles = {"m2": Profile(p50_ms, p50_ms, p50_ms, 1), "m1": profile(10.0)}  # none of m0
+    one = Controller(bundle.modes, profiles)
+    assert choose(one).mode_id == "m1"
+    assert [record.message.split()[1] for record in caplog.records] == ["m2", "m0"]
+    with pytest.raises(BudgetError, match="no mode has a possible profile"):
+        Controller(bundle.modes, {})
+
+
+@pytest.mark.parametrize("attainment", [0.0, 1.0, -1.0, math.nan])
+def test_an_impossible_attainment_is_refused(bundle: Bundle, attainment: float) -> None:
+    with pytest.raises(BudgetError, match="between 0 and 1"):
+        controller(bundle, attainment=attainment)
+
+
+def test_a_batch_seen_on_a_slow_device_is_never_called_impossible(bundle: Bundle) -> None:
+    one = controller(bundle)
     for at in range(5):
-        one.observe("m0", 5.0, 1, at * 0.01)
-    assert one.slowdown.factor == 1.0
+        one.observe("m1", 3 * 80.0, 8, at * 0.01)
+    with pytest.raises(InfeasibleBudget):
+        choose(one, budget_ms=150.0, rows=8, min_accuracy=0.85, mode="m1")
+    one.predictor.doubt()
+    assert choose(one, budget_ms=150.0, rows=8, mode="m1").mode_id == "m1"
+
+
+def test_slow_replies_never_make_a_budget_impossible_that_was_possible(bundle: Bundle) -> None:
+    one = controller(bundle)
+    one.predictor.observe_overhead(1.0)
+    for _ in range(500):
+        one.predictor.observe_overhead(30.0)
+    with pytest.raises(InfeasibleBudget):
+        choose(one, budget_ms=15.0, mode="m1")
 
 
 def test_only_resident_modes_are_chosen(bundle: Bundle) -> None:

@@ -352,3 +352,26 @@ def test_room_and_power_change_which_mode_answers_and_never_whether(
             return type(refusal)
 
     assert outcome(limits._replace(room_ms=room_ms, price_mj=price_mj)) == outcome(limits)
+
+
+def test_what_only_a_mode_that_is_not_there_could_meet_is_not_called_impossible() -> None:
+    away = [dataclasses.replace(MIDDLE, resident=False), LARGE]
+    with pytest.raises(InfeasibleBudget) as caught:
+        select(away, Limits(left_ms=20.0, limit_ms=20.0))
+    assert caught.value.wanted == "middle"
+
+
+def test_under_reject_time_and_energy_together_may_be_impossible() -> None:
+    frugal = [dataclasses.replace(SMALL, energy_mj=20.0), MIDDLE, LARGE]
+    with pytest.raises(BudgetImpossible, match="fastest allowed mode middle of those within 5 mJ takes 10 ms"):
+        select(frugal, Limits(left_ms=9.0, limit_ms=9.0, energy_mj=5.0, on_miss="reject"))
+
+
+def test_energy_is_not_the_reason_where_it_bound_nothing() -> None:
+    choice = select(there("small"), Limits(energy_mj=1000.0))
+    assert (choice.mode_id, choice.reason) == ("small", "fits")
+
+
+def test_figures_that_are_no_numbers_never_fit() -> None:
+    broken = candidate("broken", 0.99, math.nan)
+    assert select([broken, SMALL], Limits(left_ms=5.0, limit_ms=5.0)).mode_id == "small"

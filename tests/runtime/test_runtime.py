@@ -391,7 +391,7 @@ def test_a_probe_that_fails_leaves_the_engine_s_thread_alive(
     backend.entered.clear()
     backend.error = MemoryError("not now")
     with probed._loop.changed:
-        probed._loop.probe_soon()
+        probed._loop.probe_soon(None)
     backend.wait_until_running()
     assert answer(send(probed, mode="m0")).mode_id == "m0"
     probed.close()
@@ -540,3 +540,70 @@ def test_a_cascade_answers_early_or_escalates(bundle: Bundle, backend: SettableB
     assert [mode_id for mode_id, _ in backend.runs] == (["m0"] if sure else ["m0", "m2"])
     assert runtime.guard is not None
     runtime.close()
+
+
+def test_a_defect_of_the_scheduler_is_told_and_the_engine_s_thread_goes_on(
+    bundle: Bundle, backend: SettableBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = make_service(bundle, backend, medians_ms=SLOW_MS).runtime
+    choose, broken = runtime.controller.choose, [True]
+
+    def defective(*args: Any, **how: Any) -> Any:
+        if broken and "room_ms" in how:
+            broken.clear()
+            raise ZeroDivisionError("a defect")
+        return choose(*args, **how)
+
+    monkeypatch.setattr(runtime.controller, "choose", defective)
+    with pytest.raises(EngineError, match="the scheduler failed"):
+        answer(send(runtime))
+    assert answer(send(runtime)).mode_id == "m2"
+    assert runtime.pending == 0
+    runtime.close()
+
+
+def test_what_cannot_be_learned_costs_nobody_an_answer(
+    bundle: Bundle, backend: SettableBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = make_service(bundle, backend, medians_ms=SLOW_MS).runtime
+
+    def no_thread(*args: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(runtime.controller, "observe", no_thread)
+    assert [answer(send(runtime)).mode_id for _ in range(3)] == ["m2"] * 3
+    assert runtime.alive
+    runtime.close()
+
+
+@pytest.mark.parametrize("reading", [-5.0, float("nan"), float("inf"), 0.0, "raise"])
+def test_a_meter_that_lies_or_dies_costs_nobody_an_answer(
+    bundle: Bundle, backend: SettableBackend, reading: Any
+) -> None:
+    class Broken(SimMeter):
+        def energy_mj(self, start_s: float, end_s: float) -> Optional[float]:
+            if reading == "raise":
+                raise OSError("the sensor is gone")
+            return float(reading)
+
+    runtime = make_service(bundle, backend, meter=Broken(), energies_mj={"m0": 1.0, "m1": 5.0, "m2": 25.0}).runtime
+    result = answer(send(runtime))
+    assert (result.energy_mj, result.energy_source) == (25.0, "estimate")
+    runtime.close()
+
+
+def test_work_that_expires_is_counted_as_missed_like_in_the_simulation(
+    runtime: Runtime, backend: SettableBackend, clock: LateClock
+) -> None:
+    first = occupy(runtime, backend)
+    waiting = send(runtime, 7.0, budget_ms=50_000.0)
+    before = runtime._scheduler._outlook._arrivals.answer
+    clock.ahead_s = 60.0
+    assert waiting.cancel()  # as the server's timer does
+    assert runtime._scheduler._outlook._arrivals.answer > before
+    left = send(runtime, 8.0)
+    counted = runtime._scheduler._outlook._arrivals.answer
+    assert left.cancel()  # its client has gone before any deadline
+    assert runtime._scheduler._outlook._arrivals.answer == counted
+    backend.release()
+    answer(first)

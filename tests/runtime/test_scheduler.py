@@ -150,8 +150,8 @@ def test_the_expired_can_be_taken_out_before_their_turn(scheduler: "Scheduler[in
 
 def test_a_request_that_nobody_waits_for_is_taken_out(scheduler: "Scheduler[int]") -> None:
     one = offer(scheduler, 0)
-    assert scheduler.discard(one)
-    assert not scheduler.discard(one)
+    assert scheduler.discard(one, 0.0)
+    assert not scheduler.discard(one, 0.0)
     assert scheduler.next(0.0) is None
 
 
@@ -229,3 +229,44 @@ def test_a_failed_run_frees_the_engine_and_teaches_nothing(scheduler: "Scheduler
     scheduler.failed()
     offer(scheduler, 1, budget_ms=50.0)
     assert scheduler.controller.slowdown.factor == 1.0
+
+
+def test_late_work_is_accepted_behind_those_it_would_harm(scheduler: "Scheduler[int]") -> None:
+    offer(scheduler, 0, budget_ms=15.0, mode="m1")
+    offer(scheduler, 1, budget_ms=14.0, mode="m1", on_miss="late")
+    assert works(scheduler) == [0, 1]
+
+
+def test_late_work_whose_budget_is_over_gives_way_to_what_can_still_be_met(scheduler: "Scheduler[int]") -> None:
+    offer(scheduler, 0, budget_ms=14.0, on_miss="late")
+    offer(scheduler, 1, budget_ms=60.0)
+    assert works(scheduler, now_ms=30.0) == [1, 0]
+
+
+def test_those_behind_late_work_are_protected_too(scheduler: "Scheduler[int]") -> None:
+    offer(scheduler, 0, budget_ms=14.0, mode="m1", on_miss="late")
+    offer(scheduler, 1, budget_ms=21.5, mode="m1")
+    with pytest.raises(InfeasibleBudget, match="accepted before would then miss"):
+        offer(scheduler, 2, budget_ms=13.0, mode="m1")
+
+
+def test_a_run_that_is_overdue_is_not_taken_for_a_free_engine(scheduler: "Scheduler[int]") -> None:
+    offer(scheduler, 0, mode="m0")
+    assert isinstance(scheduler.next(0.0), Assignment)
+    with pytest.raises(InfeasibleBudget):
+        offer(scheduler, 1, now_ms=500.0, budget_ms=100.0)
+
+
+def test_a_refusal_says_how_long_the_engine_is_taken(scheduler: "Scheduler[int]") -> None:
+    offer(scheduler, 0)
+    assert isinstance(scheduler.next(0.0), Assignment)
+    with pytest.raises(InfeasibleBudget) as caught:
+        offer(scheduler, 1, budget_ms=50.0)
+    assert caught.value.retry_after_ms == pytest.approx(100.0, rel=0.2)
+
+
+def test_impossible_requests_are_no_traffic(scheduler: "Scheduler[int]") -> None:
+    for at in range(100):
+        with pytest.raises(BudgetImpossible):
+            offer(scheduler, at, now_ms=10.0 * at, budget_ms=0.5)
+    assert scheduler._outlook._arrivals.traffic(scheduler.controller.forecast(1)) is None

@@ -180,13 +180,35 @@ def test_what_frees_one_class_frees_the_other_but_not_below_its_profile() -> Non
     one = slowdown()
     for at in range(5):
         one.observe(MEMORY, 1.8, 1.0, 3.0 + at * 0.01)
+    for at in range(5):
+        one.observe(COMPUTE, 2.2, 1.0, 3.5 + at * 0.01)  # seen itself, and more
     for at in range(30):
-        one.observe(COMPUTE, 1.2, 1.0, 4.0 + at * 0.01)
-    assert factors(one) == pytest.approx([1.2, 1.2], rel=0.05)
+        one.observe(MEMORY, 1.0, 1.0, 4.0 + at * 0.01)
+    assert factors(one)[MEMORY] == pytest.approx(1.0, rel=0.02)
+    assert 0.99 <= factors(one)[COMPUTE] < 2.0
+
+
+def test_what_was_only_carried_over_frees_nobody_when_it_turns_out_wrong() -> None:
+    one = slowdown()
+    for at in range(5):
+        one.observe(COMPUTE, 1.5, 1.0, 3.0 + at * 0.01)
     for at in range(30):
-        one.observe(COMPUTE, 0.8, 1.0, 5.0 + at * 0.01)
-    assert factors(one)[COMPUTE] == pytest.approx(0.8, rel=0.02)
-    assert factors(one)[MEMORY] >= 0.99
+        one.observe(MEMORY, 1.0, 1.0, 4.0 + at * 0.01)
+    assert factors(one) == pytest.approx([1.5, 1.0], rel=0.02)
+
+
+def test_a_class_that_is_not_run_drifts_to_the_one_that_is_and_its_noise_is_forgotten() -> None:
+    one, draw = Slowdown(0.99), random.Random(1)
+    for at in range(300):
+        one.observe(COMPUTE, 2.0 + (draw.random() * 9 if draw.random() < 0.2 else 0.0), 1.0, at * 0.01)
+        one.observe(MEMORY, 1.0 + 0.01 * (at % 3), 1.0, at * 0.01)
+    assert factors(one)[COMPUTE] > 1.8
+    assert one.classes[COMPUTE].excess_ms > 1.0
+    for at in range(round(HALF_LIFE_S * 60)):
+        one.observe(MEMORY, 1.0 + 0.01 * (at % 3), 1.0, 3.0 + at * 0.1)
+    assert factors(one)[COMPUTE] == pytest.approx(1.0, abs=0.05)
+    assert (one.classes[COMPUTE].spread, one.classes[COMPUTE].excess_ms) == (None, 0.0)
+    assert one.classes[MEMORY].spread is not None
 
 
 def test_an_idle_device_drifts_back_to_its_profile() -> None:
