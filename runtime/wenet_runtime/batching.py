@@ -48,6 +48,18 @@ class Batching:
         mine, its = (predictor.accuracies[predictor.index[choice.mode_id]] for choice in (one, other))
         return mine > its or (mine == its and one.median_ms / rows < GAIN * other.median_ms / other_rows)
 
+    def service_ms(self, job: Job[Work], rows: int, controller: Controller) -> float:
+        """How long so many rows of a job's kind keep the engine at the least, put together where that pays."""
+        if rows <= self._max_rows or not self.pays(job, controller):
+            return _service_ms(job, rows, controller)
+        full, rest = divmod(rows, self._max_rows)
+        total_ms = full * _service_ms(job, self._max_rows, controller)
+        return total_ms + (_service_ms(job, rest, controller) if rest else 0.0)
+
+    def pays(self, job: Job[Work], controller: Controller) -> bool:
+        """Whether jobs of its kind are ever put together."""
+        return self._max_rows > 1 and job.kind is not None and _pays(1, 1, controller)
+
     def wait_until_s(
         self,
         head: Job[Work],
@@ -83,6 +95,11 @@ class Batching:
         slack_ms = left_ms - controller.forecast(head.rows + 1).medians_ms[at]
         wait_ms = min(self._max_delay_ms, slack_ms / 4, left_ms - choice.bound_ms)
         return head.submitted_s + max(0.0, wait_ms) / 1e3
+
+
+def _service_ms(job: Job[Work], rows: int, controller: Controller) -> float:
+    forecast = controller.forecast(rows)
+    return forecast.medians_ms[job.fastest_at] - forecast.reply_ms
 
 
 def _pays(rows: int, more: int, controller: Controller) -> bool:

@@ -2,11 +2,12 @@
 
 import itertools
 import math
-from typing import AbstractSet, Callable, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Callable, Dict, Optional, Sequence, Tuple
 
 from wenet_runtime.admission import DeadlineQueue, Job, Work
 from wenet_runtime.arrivals import Arrivals
 from wenet_runtime.backlog_value import BacklogValue, Traffic, solve
+from wenet_runtime.batching import Batching
 from wenet_runtime.controller import Controller
 
 Future = Callable[[float], float]
@@ -22,11 +23,18 @@ class Outlook:
 
     Args:
         controller: predicts.
+        batching: which jobs run together.
         plan: runs what may take some milliseconds, here or elsewhere.
     """
 
-    def __init__(self, controller: Controller, plan: Callable[[Callable[[], None]], None] = here_and_now) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        batching: Batching,
+        plan: Callable[[Callable[[], None]], None] = here_and_now,
+    ) -> None:
         self._controller = controller
+        self._batching = batching
         self._plan = plan
         self._arrivals = Arrivals(controller.attainment)
         self._value: Optional[BacklogValue] = None
@@ -58,24 +66,20 @@ class Outlook:
         """The work that would run before a job if all of it were hurried, ms; and whether the job would then make
         one behind it, of its own priority, miss a deadline that it meets without.
         """
-        work_ms = busy_ms
+        work = _Work(self._controller, self._batching)
         waiting = iter(queue)
         for one in itertools.islice(waiting, queue.place(job)):
-            work_ms += self._service_ms(one)
-        ahead_ms = work_ms
+            work.add(one)
+        ahead_ms = busy_ms + work.ms
         for one in waiting:
             if one.options.priority != job.options.priority:
                 break
-            work_ms += self._service_ms(one)
+            work.add(one)
+            work_ms = busy_ms + work.ms
             left_ms = (one.ends_s - now_s) * 1e3 - self._controller.forecast(one.rows).reply_ms
             if work_ms <= left_ms < work_ms + own_ms:
                 return ahead_ms, True
         return ahead_ms, False
-
-    def _service_ms(self, job: Job[Work]) -> float:
-        """How long a waiting job keeps the engine at the least."""
-        forecast = self._controller.forecast(job.rows)
-        return forecast.medians_ms[job.fastest_at] - forecast.reply_ms
 
     def room_ms(self, queue: DeadlineQueue[Work], jobs: Sequence[Job[Work]], rows: int, now_s: float) -> float:
         """What a run of these jobs may take so that the others, all of them hurried, still meet their deadlines."""
@@ -125,3 +129,23 @@ class Outlook:
                 if value > best:
                     best, rest_ms = value, work_ms
         return lambda run_ms: behind.worth(run_ms + rest_ms)
+
+
+class _Work:
+    """What waiting jobs keep the engine at the least, all of them hurried, in batches where that pays."""
+
+    def __init__(self, controller: Controller, batching: Batching) -> None:
+        self._controller = controller
+        self._batching = batching
+        self._kinds: Dict[Any, Tuple[int, float]] = {}  # rows, and how long they take
+        self.ms = 0.0
+
+    def add(self, job: Job[Work]) -> None:
+        """One more of them."""
+        if not self._batching.pays(job, self._controller):
+            self.ms += self._batching.service_ms(job, job.rows, self._controller)
+            return
+        rows, before_ms = self._kinds.get(job.kind, (0, 0.0))
+        now_ms = self._batching.service_ms(job, rows + job.rows, self._controller)
+        self._kinds[job.kind] = rows + job.rows, now_ms
+        self.ms += now_ms - before_ms

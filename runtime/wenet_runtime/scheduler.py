@@ -14,13 +14,13 @@ from wenet_runtime.admission import DeadlineQueue, Job, Work
 from wenet_runtime.assignment import Assignment, Part
 from wenet_runtime.batching import Batching
 from wenet_runtime.controller import Controller
-from wenet_runtime.energy_plan import Point
 from wenet_runtime.errors import DeadlineExceeded, EngineError, InfeasibleBudget, WeNetError
 from wenet_runtime.escalation import Escalation
 from wenet_runtime.outlook import Outlook, here_and_now
 from wenet_runtime.policy import Choice
 from wenet_runtime.pool import Residency
 from wenet_runtime.power_budget import PowerBudget
+from wenet_runtime.pricing import Pricing
 
 
 class Scheduler(Generic[Work]):
@@ -50,13 +50,12 @@ class Scheduler(Generic[Work]):
     ) -> None:
         self.controller = controller
         self.power = power
-        forecast = controller.forecast(1)
-        self._points = tuple(map(Point, forecast.ids, forecast.accuracies, forecast.prices_mj))
+        self._pricing = Pricing(controller, power)
         self.escalation = escalation
         self.refused: List[Tuple[Job[Work], WeNetError]] = []
         self._queue: DeadlineQueue[Work] = DeadlineQueue(max_queue)
         self._batching = batching or Batching()
-        self._outlook = Outlook(controller, plan)
+        self._outlook = Outlook(controller, self._batching, plan)
         self._began_s: Optional[float] = None  # of the present run
         self._busy_until_s = 0.0
 
@@ -95,8 +94,7 @@ class Scheduler(Generic[Work]):
             raise
         self._outlook.arrived(job, present, now_s)
         self._queue.put(job)
-        if self.power is not None:
-            self.power.arrived(job.rows, now_s)
+        self._pricing.arrived(job.rows, now_s)
         return choice
 
     def _endangered(self, job: Job[Work], needed_ms: float, now_s: float) -> InfeasibleBudget:
@@ -180,7 +178,7 @@ class Scheduler(Generic[Work]):
 
     def _assign(self, head: Job[Work], now_s: float, residency: Optional[Residency]) -> Assignment[Work]:
         """The best of running the most urgent job alone or with those that may go with it."""
-        price_mj = self._price_mj(now_s)
+        price_mj = self._pricing.price_mj(now_s)
         waiting = len(self._queue) + 1
         last_ms = (self._queue.last_ends_s - now_s) * 1e3
         best: Optional[Assignment[Work]] = None
@@ -229,20 +227,12 @@ class Scheduler(Generic[Work]):
             tightest.deadline,
             rows=assignment.rows,
             now_s=now_s,
-            price_mj=self._price_mj(now_s),
+            price_mj=self._pricing.price_mj(now_s),
             residency=residency,
         )
         again = replace(assignment, choice=choice, decided_s=now_s)
         self._begin(again, now_s)
         return again
-
-    def _price_mj(self, now_s: float) -> float:
-        """What the power budget leaves the next row, above idle."""
-        if self.power is None:
-            return math.inf
-        if self.power.due(now_s):
-            self.power.plan(self._points, now_s)
-        return self.power.cap_mj(now_s)
 
     def finished(
         self,
@@ -274,13 +264,7 @@ class Scheduler(Generic[Work]):
         if energy_mj is not None and len(parts) == 1:
             part = parts[0]
             self.controller.predictor.observe_energy(part.mode_id, energy_mj, part.rows, part.ms)
-        if self.power is not None:
-            prices, index = self.controller.forecast(1).prices_mj, self.controller.predictor.index
-            priced = [(prices[index[part.mode_id]], part.rows) for part in parts]
-            known_mj = [price * rows for price, rows in priced if price is not None]
-            predicted_mj = sum(known_mj) if len(known_mj) == len(parts) else None
-            mode_id = choice.mode_id if len(parts) == 1 and choice.rule is None else None
-            self.power.spent(energy_mj, predicted_mj, start_s, end_s, mode_id=mode_id, rows=assignment.rows)
+        self._pricing.spent(choice, parts, assignment.rows, energy_mj, start_s, end_s)
 
     def failed(self) -> None:
         """A run ended with an error: the engine is free, and nothing was learned."""

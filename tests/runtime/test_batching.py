@@ -10,6 +10,7 @@ from wenet_runtime.batching import Batching
 from wenet_runtime.budget import Budget, Deadline, RequestOptions
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.controller import Controller
+from wenet_runtime.errors import InfeasibleBudget
 from wenet_runtime.profile import Profile
 from wenet_runtime.scheduler import Scheduler
 
@@ -170,3 +171,18 @@ def test_nobody_waits_where_company_would_gain_nothing(bundle: Bundle) -> None:
     scheduler = make(bundle, None, max_rows=4, max_delay_ms=20.0)
     offer(scheduler, 0, 1000.0)
     assert next_works(scheduler) == [0]
+
+
+def test_those_who_wait_are_counted_as_the_batches_they_will_run_in(bundle: Bundle) -> None:
+    scheduler = make(bundle, max_rows=8)
+    for work in range(16):  # one by one 160 ms in the fastest mode; in two batches 55
+        offer(scheduler, work, 80.0)
+    assert len(next_works(scheduler)) == 8
+
+
+def test_what_runs_alone_is_counted_one_by_one(bundle: Bundle) -> None:
+    scheduler = make(bundle, max_rows=8)
+    for work in range(8):
+        offer(scheduler, work, 80.0, kind=None)
+    with pytest.raises(InfeasibleBudget):
+        offer(scheduler, 8, 80.0, kind=None)
