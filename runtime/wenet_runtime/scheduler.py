@@ -14,13 +14,14 @@ from wenet_runtime.admission import DeadlineQueue, Job, Work
 from wenet_runtime.assignment import Assignment, Part
 from wenet_runtime.batching import Batching
 from wenet_runtime.controller import Controller
-from wenet_runtime.errors import DeadlineExceeded, EngineError, InfeasibleBudget, WeNetError
+from wenet_runtime.errors import EngineError, InfeasibleBudget, WeNetError
 from wenet_runtime.escalation import Escalation
 from wenet_runtime.outlook import Outlook, here_and_now
 from wenet_runtime.policy import Choice
 from wenet_runtime.pool import Residency
 from wenet_runtime.power_budget import PowerBudget
 from wenet_runtime.pricing import Pricing
+from wenet_runtime.refusals import endangering, over
 
 
 class Scheduler(Generic[Work]):
@@ -85,7 +86,7 @@ class Scheduler(Generic[Work]):
                 job.options, job.deadline, rows=job.rows, now_s=now_s, wait_ms=ahead_ms, residency=residency
             )
             if endangered:
-                raise self._endangered(job, ahead_ms + fastest_ms, now_s)
+                raise endangering(job, forecast.ids[job.fastest_at], ahead_ms + fastest_ms, now_s)
         except InfeasibleBudget as refusal:
             refusal.retry_after_ms = max(1.0, ahead_ms, (refusal.predicted_ms or 0.0) - (refusal.budget_ms or 0.0))
             self._outlook.arrived(job, present, now_s)
@@ -96,17 +97,6 @@ class Scheduler(Generic[Work]):
         self._queue.put(job)
         self._pricing.arrived(job.rows, now_s)
         return choice
-
-    def _endangered(self, job: Job[Work], needed_ms: float, now_s: float) -> InfeasibleBudget:
-        refusal = InfeasibleBudget(
-            f"fastest allowed mode predicts {needed_ms:.3g} ms with waiting, and a request accepted before would then "
-            "miss its deadline",
-            budget_ms=job.deadline.limit_ms,
-            predicted_ms=job.deadline.elapsed_ms(now_s) + needed_ms,
-            fastest_mode=self.controller.forecast(job.rows).ids[job.fastest_at],
-        )
-        refusal.why = "no-room"
-        return refusal
 
     def _busy_ms(self, now_s: float) -> float:
         """How long the present run is still expected to take: one that is overdue, as long again as it is that."""
@@ -128,11 +118,11 @@ class Scheduler(Generic[Work]):
 
     def expired(self, now_s: float) -> List[Job[Work]]:
         """Take out the waiting jobs whose time is over; they never run."""
-        over = [job for job in self._queue if job.ends_s <= now_s]
-        for job in over:
+        ended = [job for job in self._queue if job.ends_s <= now_s]
+        for job in ended:
             self._queue.remove(job)
             self._outlook.missed()
-        return over
+        return ended
 
     def next(self, now_s: float, residency: Optional[Residency] = None) -> Union[Assignment[Work], float, None]:
         """What runs now; or the instant to ask again, if a job waits for company; or None if nothing waits."""
@@ -142,7 +132,7 @@ class Scheduler(Generic[Work]):
                 return None
             if head.ends_s <= now_s:
                 self._queue.remove(head)
-                self.refused.append((head, self._over(head)))
+                self.refused.append((head, over(head)))
                 self._outlook.missed()
                 continue
             if head.options.on_miss == "late" and head.deadline.at_s <= now_s and not head.behind:
@@ -167,14 +157,6 @@ class Scheduler(Generic[Work]):
         reply_ms = self.controller.forecast(assignment.rows).reply_ms
         self._began_s = now_s
         self._busy_until_s = now_s + max(0.0, assignment.choice.median_ms - reply_ms) / 1e3
-
-    @staticmethod
-    def _over(job: Job[Work]) -> DeadlineExceeded:
-        return DeadlineExceeded(
-            f"the budget of {job.deadline.limit_ms:g} ms ended while the request waited",
-            executed=False,
-            budget_ms=job.deadline.limit_ms,
-        )
 
     def _assign(self, head: Job[Work], now_s: float, residency: Optional[Residency]) -> Assignment[Work]:
         """The best of running the most urgent job alone or with those that may go with it."""
