@@ -9,18 +9,25 @@ LATE = "late"
 EXPIRED = "expired"
 REFUSED = "refused"
 OUTCOMES = (ANSWERED, LATE, EXPIRED, REFUSED)
+# Why a mode answered (HTTP API, section 6), why another was passed over, and what a choice was bound by.
+REASONS = ("fits", "degraded", "pinned", "energy", "thermal", "only-mode", "cascade", "guard")
+PASSED_OVER = ("too-slow", "too-dear", "over-power", "no-room", "not-worth", "not-resident")
+LIMITS = ("budget_ms", "budget_mj", "min_accuracy", "mode", "deadline", "power_w")
 VERSION = 1
 MAX_TEXT = 256
 
 
 class Passed(NamedTuple):
-    """A mode that was not taken, and why: `too-slow`, `too-dear`, `over-power`, `no-room` or `not-resident`.
+    """A mode that was not taken, and why.
 
     Attributes:
         mode_id: the next more accurate allowed mode; of a refused request, the fastest allowed one.
-        why: machine-readable.
-        value: what it would have taken, ms or, of `too-dear` and `over-power`, mJ per row; None when unknown.
-        limit: what there was of that.
+        why: one of `PASSED_OVER`.
+        value: what it would have taken. From the decision on, ms, at most; of `too-dear` and `over-power`, mJ per row;
+            of `not-worth`, the accuracy gained (0-1). Of a refused request, ms from its start to its end, in the
+            median. None when unknown.
+        limit: what there was of that; of `not-worth`, the accuracy that later requests would lose; of a refused
+            request, its whole budget, ms.
     """
 
     mode_id: str
@@ -37,13 +44,14 @@ class Decision(NamedTuple):
         time_s: wall clock of the decision, seconds since 1970.
         request_id: as the client gave it or the server made it.
         rows: of the request's batch.
-        queued: how many requests waited when it was decided.
-        outcome: `answered`, `late` (answered after its budget), `expired` (while it waited), `refused`.
+        queued: how many requests waited when it was decided, this one included.
+        outcome: `answered`, `late` (it ran, and ended after its budget, whether the client got the answer or, under
+            `reject`, an error), `expired` (while it waited), `refused`.
         reason: why this mode (HTTP API, section 6), or the problem's slug (section 7) if none ran.
         mode_id: the mode that ran; None if none did.
         budget_ms: the whole effective budget; None without one.
         left_ms: what was left of it at the decision.
-        limits: what bound the choice, by the names of the settings, e.g. `budget_ms`, `power_w`.
+        limits: what bound the choice, of `LIMITS`; `deadline` is a protocol's.
         median_ms, bound_ms: predicted from the decision to the end of what `measured_ms` measures: half of such
             requests finish by the first, the share `attainment` by the second.
         measured_ms: from the same decision.

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -69,30 +70,36 @@ def read_log(source: Union[Path, BinaryIO]) -> Reading:
 
 
 class DecisionFile:
-    """A file of lines, only its owner's. At `max_bytes` it becomes `<name>.1`, in the place of the one before.
-
-    Raises:
-        OSError: it cannot be opened or written, or is no ordinary file.
+    """A file of lines, only its owner's and of one writer. At `max_bytes` it becomes `<name>.1`, in the place of the
+    one before. Whoever moves it away, removes or replaces it finds the next lines in a new one.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._path = path
         self._max_bytes = max_bytes
-        self._descriptor: Optional[int] = self._opened()
+        self._descriptor: Optional[int] = None
 
-    def write(self, data: bytes) -> None:
-        """Append whole lines."""
+    def open(self) -> None:
+        """Open it, unless it is open.
+
+        Raises:
+            OSError: it cannot be, is no ordinary file, or another program writes to it.
+        """
         if self._descriptor is None:
             self._descriptor = self._opened()
-        state = os.fstat(self._descriptor)
-        if state.st_nlink == 0:  # someone removed it: what is written there nobody will read
-            self._again()
-        elif state.st_size > 0 and state.st_size + len(data) > self._max_bytes:
+
+    def write(self, data: bytes) -> None:
+        """Append whole lines. Raises `OSError`."""
+        state = self._followed()
+        if state.st_size > 0 and state.st_size + len(data) > self._max_bytes:
             os.replace(str(self._path), f"{self._path}.1")  # noqa: PTH105
-            self._again()
+            self.close()
+            self.open()
+        descriptor = self._descriptor
+        assert descriptor is not None
         left = memoryview(data)
         while left:
-            left = left[os.write(self._descriptor, left) :]
+            left = left[os.write(descriptor, left) :]
 
     def close(self) -> None:
         """Close it; writing opens it again."""
@@ -101,9 +108,18 @@ class DecisionFile:
             with contextlib.suppress(OSError):  # a full disk was told when it was written
                 os.close(descriptor)
 
-    def _again(self) -> None:
-        self.close()
-        self._descriptor = self._opened()
+    def _followed(self) -> os.stat_result:
+        """Make sure that what is open is what lies at the path now."""
+        if self._descriptor is not None:
+            state = os.fstat(self._descriptor)
+            with contextlib.suppress(FileNotFoundError):
+                there = os.lstat(self._path)
+                if (there.st_dev, there.st_ino) == (state.st_dev, state.st_ino):
+                    return state
+            self.close()
+        self.open()
+        assert self._descriptor is not None
+        return os.fstat(self._descriptor)
 
     def _opened(self) -> int:
         # Not through a link, which could lead anywhere; not waiting, as opening a pipe would.
@@ -113,6 +129,7 @@ class DecisionFile:
             state = os.fstat(descriptor)
             if not stat.S_ISREG(state.st_mode):
                 raise OSError(errno.EINVAL, "it is no ordinary file")
+            _claim(descriptor)
             if stat.S_IMODE(state.st_mode) & 0o077:
                 os.fchmod(descriptor, 0o600)
             if state.st_size > 0 and os.pread(descriptor, 1, state.st_size - 1) != b"\n":
@@ -121,3 +138,14 @@ class DecisionFile:
             os.close(descriptor)
             raise
         return descriptor
+
+
+def _claim(descriptor: int) -> None:
+    """Keep other writers out until the file is closed, where its file system can do that."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OSError(errno.EBUSY, "another program writes to it: give each server a file of its own") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise

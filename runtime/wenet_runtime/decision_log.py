@@ -3,6 +3,7 @@
 import itertools
 import logging
 import threading
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any, Deque, List, Optional
@@ -19,6 +20,7 @@ FLUSH_S = 0.25
 # Written at once. Encoding these holds the interpreter for about a third of a millisecond; writing lets it go.
 PIECE = 32
 CLOSING_S = 5.0
+RETRY_S = 10.0  # a full disk is seldom empty again at once
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,10 +37,12 @@ class DecisionLog:
         max_bytes: size at which the file becomes `<path>.1`; so twice this is taken on disk.
         max_waiting: decisions that may wait to be written; further ones are dropped and counted.
         flush_s: how often the file is written.
+        retry_s: how long a file that failed is left alone; what is added meanwhile is dropped.
 
     Attributes:
         dropped: decisions that were to be written and were not.
-        failure: why there is no file although one was asked for; told once in the program's log.
+        failure: why they are not written now, in a few words without the path; None once they are again. The
+            program's log is told when that changes.
 
     Raises:
         ValueError: a limit below 1. A file that cannot be written does not raise.
@@ -52,29 +56,28 @@ class DecisionLog:
         max_bytes: int = MAX_BYTES,
         max_waiting: int = MAX_WAITING,
         flush_s: float = FLUSH_S,
+        retry_s: float = RETRY_S,
     ) -> None:
         if min(capacity, max_bytes, max_waiting) < 1:
             raise ValueError(f"capacity {capacity}, max_bytes {max_bytes}, max_waiting {max_waiting}: give at least 1")
         self._path = path
         self._max_waiting = max_waiting
         self._flush_s = flush_s
+        self._retry_s = retry_s
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._ring: Deque[Decision] = deque(maxlen=capacity)
         self._waiting: Deque[Decision] = deque()
-        self._file: Optional[DecisionFile] = None
+        self._taking = False  # whether what is added now may still be written
         self._thread: Optional[threading.Thread] = None
         self._closing = threading.Event()
         self.dropped = 0
         self.failure: Optional[str] = None
         if path is not None:
-            try:
-                self._file = DecisionFile(path, max_bytes)
-            except OSError as error:
-                self._stop(error)
-            else:
-                self._thread = threading.Thread(target=self._write, name="wenet-decision-log", daemon=True)
-                self._thread.start()
+            file = DecisionFile(path, max_bytes)
+            self._attempt(file)
+            self._thread = threading.Thread(target=self._write, args=(file,), name="wenet-decision-log", daemon=True)
+            self._thread.start()
 
     def next_number(self) -> int:
         """The number of the next decision."""
@@ -86,7 +89,7 @@ class DecisionLog:
             self._ring.append(decision)
             if self._path is None:
                 return
-            if self._file is not None and len(self._waiting) < self._max_waiting:
+            if self._taking and len(self._waiting) < self._max_waiting:
                 self._waiting.append(decision)
             else:
                 self.dropped += 1
@@ -117,21 +120,42 @@ class DecisionLog:
     def __exit__(self, *error: Any) -> None:
         self.close()
 
-    def _write(self) -> None:
-        file = self._file
-        assert file is not None
+    def _write(self, file: DecisionFile) -> None:
+        failed_s = time.monotonic()
+        closing = False
         try:
-            while not self._closing.wait(self._flush_s):
-                self._write_waiting(file)
+            while not closing:
+                closing = self._closing.wait(self._flush_s)
+                if not self._taking and time.monotonic() < failed_s + self._retry_s:
+                    continue
+                if not self._attempt(file):
+                    failed_s = time.monotonic()
+        finally:
+            self._stop_taking()
+            file.close()
+
+    def _attempt(self, file: DecisionFile) -> bool:
+        """Open the file where it is not and write what waits; False if that failed."""
+        try:
+            file.open()
+            with self._lock:
+                self._taking = True
             self._write_waiting(file)
         except OSError as error:
-            self._stop(error)
-        finally:
-            with self._lock:
-                self._file = None
-                self.dropped += len(self._waiting)
-                self._waiting.clear()
+            self._stop_taking()
             file.close()
+            failure, self.failure = self.failure, error.strerror or str(error)
+            if failure != self.failure:
+                text = "decisions cannot be written to %s: %s; serving goes on, and the file is tried again"
+                _LOG.error(text, self._path, self.failure)
+            return False
+        return True
+
+    def _stop_taking(self) -> None:
+        with self._lock:
+            self._taking = False
+            self.dropped += len(self._waiting)
+            self._waiting.clear()
 
     def _write_waiting(self, file: DecisionFile) -> None:
         while True:
@@ -147,12 +171,15 @@ class DecisionLog:
                     _LOG.exception("decision %s cannot be written", decision.number)
             lost = len(piece)
             try:
-                file.write(b"".join(lines))
-                lost -= len(lines)
+                if lines:
+                    file.write(b"".join(lines))
+                    lost -= len(lines)
+                    self._written()
             finally:
                 with self._lock:
                     self.dropped += lost
 
-    def _stop(self, error: OSError) -> None:
-        self.failure = f"decisions cannot be written to {self._path}: {error.strerror or error}"
-        _LOG.error("%s; serving goes on without that file", self.failure)
+    def _written(self) -> None:
+        if self.failure is not None:  # being opened was no proof: a full disk lets it
+            self.failure = None
+            _LOG.warning("decisions are written to %s again; %d were not", self._path, self.dropped)

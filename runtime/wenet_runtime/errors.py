@@ -48,10 +48,13 @@ class Refused(WeNetError):
         budget_ms: the effective end-to-end budget, if there was one.
         predicted_ms: the predicted end-to-end latency of the fastest allowed mode.
         fastest_mode: that mode's id.
+        why: what was in that mode's way, one of `decision.PASSED_OVER`: `no-room` where it would have been in time
+            itself, and one accepted before would not.
         wanted: the mode that would have answered, had it been resident.
         retry_after_ms: when it may be worth while to ask again, if that is known.
     """
 
+    why: str = "too-slow"
     wanted: "str | None" = None
     retry_after_ms: "float | None" = None
 

@@ -7,7 +7,7 @@ An inference of a request's row counts as one request here.
 from collections import OrderedDict
 from dataclasses import dataclass
 from math import ceil, log
-from typing import Dict, Tuple
+from typing import Dict, Mapping, Tuple
 
 # A stream is normal while it escalates at most so much more often than on the calibration images: their sampling
 # error is a few percent, the rest is for harmless drift.
@@ -75,16 +75,14 @@ class Account:
 
     def observe(self, escalated: bool, refill: float, more: float, less: float) -> None:
         """Count a row that was cascaded, see `Guard.observe`; `more` and `less` are log likelihood ratios."""
-        if not escalated:
-            self.tokens = min(BURST, self.tokens + refill)
-            self._suspicion += less
-            if self._suspicion <= 0.0:
-                self._suspicion = 0.0
-                self._pause = PAUSE
+        self.tokens = min(BURST, self.tokens + refill - (1.0 if escalated else 0.0))
+        if self.left > 0:  # the rest of the batch that raised the alarm says nothing new
             return
-        self.tokens += refill - 1.0
-        self._suspicion += more
-        if self._suspicion >= self._threshold:
+        self._suspicion += more if escalated else less
+        if self._suspicion <= 0.0:
+            self._suspicion = 0.0
+            self._pause = PAUSE
+        elif self._suspicion >= self._threshold:
             self._suspicion = 0.0
             self.left = self._pause
             self._pause = min(LONGEST_PAUSE, 2 * self._pause)
@@ -131,8 +129,24 @@ class Guard:
             client: whom escalations are charged to.
             rows: of the request; more than `BURST` never may.
         """
-        whole = self._whole.allows(rows)
-        return self._account(client).allows(rows) and whole
+        return self.allows_all({client: rows})
+
+    def allows_all(self, asked: Mapping[str, int]) -> bool:
+        """Whether a batch of several clients' requests may be cascaded, all of it or nothing.
+
+        A refusal counts once for each client and once for all together, as their static service. A batch of more rows
+        than `BURST` is just not cascaded, and counts for nobody.
+
+        Args:
+            asked: how many of the batch's rows are whose.
+        """
+        rows = sum(asked.values())
+        if rows > BURST:
+            return False
+        # Every account is asked, also after a refusal: it counts for each.
+        answers = [self._whole.allows(rows)]
+        answers += [self._account(client).allows(own) for client, own in asked.items()]
+        return all(answers)
 
     def observe(self, client: str, escalated: bool, share: float, cost: float) -> None:
         """Count a row that was cascaded.

@@ -61,6 +61,7 @@ class PowerBudget:
         self._credit_mj = 0.0  # what time allowed above idle, less what was spent
         self._mean_mj = self._bound_mj = 0.0  # per row, of the mix and of its dearer mode
         self._lead_mj = 0.0  # what the mix allowed the rows, less what they took
+        self._points: Sequence[Point] = ()
         self._planned_s = -math.inf
         self._cap_low = self._cap_high = math.inf
         self._mix: Optional[Mix] = None
@@ -113,6 +114,7 @@ class PowerBudget:
             return
         self._advance(now_s)
         self._planned_s = now_s
+        self._points = points
         self._note()
         self._choose(self._hull.of(points))
         if self._mix is not None and self._verdict != "free":
@@ -120,6 +122,16 @@ class PowerBudget:
             self._cap_low, self._cap_high = asked[self._mix.low.mode_id], asked[self._mix.high.mode_id]
         else:
             self._cap_low = self._cap_high = math.inf
+
+    def tick(self, now_s: float) -> None:
+        """Say that time passed though nothing was asked: an idle board draws power, and a battery's hours run.
+
+        Plans with the points of the last `plan` when that is due. To be called every few seconds: a quiet time longer
+        than an hour that is told in one step is taken for a jump of the clock.
+        """
+        self._advance(now_s)
+        if self._points:
+            self.plan(self._points, now_s)
 
     def cap_mj(self, now_s: float) -> float:
         """The most energy above idle that the next row may take; infinity when the budget binds nothing.

@@ -88,7 +88,8 @@ class Scheduler(Generic[Work]):
             if endangered:
                 raise endangering(job, forecast.ids[job.fastest_at], ahead_ms + fastest_ms, now_s)
         except InfeasibleBudget as refusal:
-            refusal.retry_after_ms = max(1.0, ahead_ms, (refusal.predicted_ms or 0.0) - (refusal.budget_ms or 0.0))
+            if ahead_ms > 0:
+                refusal.retry_after_ms = ahead_ms
             self._outlook.arrived(job, present, now_s)
             if ahead_ms > 0:
                 self._outlook.missed()
@@ -111,10 +112,7 @@ class Scheduler(Generic[Work]):
 
     def clear(self) -> List[Job[Work]]:
         """Take out everything that waits."""
-        waiting = list(self._queue)
-        for job in waiting:
-            self._queue.remove(job)
-        return waiting
+        return self._queue.clear()
 
     def expired(self, now_s: float) -> List[Job[Work]]:
         """Take out the waiting jobs whose time is over; they never run."""

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Type
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from wenet_runtime.errors import SettingsError
@@ -107,6 +107,14 @@ class Settings(BaseSettings):
             raise ValueError("empty; give 127.0.0.1 for this machine only")
         return value
 
+    @model_validator(mode="after")
+    def _go_together(self) -> "Settings":
+        if (self.energy_wh is None) != (self.hours is None):
+            raise ValueError("--energy-wh and --hours go together: give both, or --power-w")
+        if self.power_w is not None and self.energy_wh is not None:
+            raise ValueError("--power-w and --energy-wh are two budgets for one thing: give one of them")
+        return self
+
 
 def load_settings(flags: Mapping[str, Any], *, config: Optional[Path] = None) -> Settings:
     """Join flags, environment and TOML files.
@@ -116,7 +124,8 @@ def load_settings(flags: Mapping[str, Any], *, config: Optional[Path] = None) ->
         config: a TOML file that must exist.
 
     Raises:
-        SettingsError: an unknown key, an impossible value, or an unreadable file; names which.
+        SettingsError: an unknown key, an impossible value, values that contradict each other, or an unreadable file;
+            names which.
     """
     from_files: Dict[str, Any] = {}
     for path in (SYSTEM_TOML, _user_dir("XDG_CONFIG_HOME", ".config") / "runtime.toml", config):
@@ -139,7 +148,9 @@ def load_settings(flags: Mapping[str, Any], *, config: Optional[Path] = None) ->
         return Joined(**flags)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else "?"
+        if not first["loc"]:  # values that are each possible and do not go together: the text names them
+            raise SettingsError(str(first["ctx"]["error"])) from None
+        name = str(first["loc"][0])
         flag = "--" + name.replace("_", "-")
         raise SettingsError(f"{flag} (WENET_{name.upper()}) is {first['input']!r}: {first['msg']}") from None
     except ValueError as error:  # a list in the environment that is no JSON

@@ -86,11 +86,12 @@ class ThermalTrend:
     @property
     def seconds_to_limit(self) -> Optional[float]:
         """When it reaches its limit at this rate: 0 at the limit, infinity if it does not rise, None when unknown."""
-        now_c, slope = self.temperature_c, self.slope_c_per_s
+        now_c = self.temperature_c
         if now_c is None or self.limit_c is None:
             return None
         if now_c >= self.limit_c:
             return 0.0
+        slope = self.slope_c_per_s
         if slope is None:
             return None
         return (self.limit_c - now_c) / slope if slope > STEADY_C_PER_S else math.inf

@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from wenet_runtime.cli.commands import app
-from wenet_runtime.cli.explain import sentence
-from wenet_runtime.decision import Decision, line_of
+from wenet_runtime.cli.explain import _CHOSEN, _REFUSED, sentence
+from wenet_runtime.decision import PASSED_OVER, REASONS, Decision, line_of
+from wenet_runtime.service.problems import DECIDED
 
 TIME_S = datetime(2026, 5, 4, 3, 2, 1, 250_000).timestamp()
 ANSWERED = Decision(
@@ -37,7 +38,7 @@ ANSWERED = Decision(
 )
 REFUSED = Decision(
     18, TIME_S, "dog", 2, 40, "refused", "deadline-infeasible", budget_ms=5.0, left_ms=4.5,
-    passed_over=("m0", "too-slow", 8.0, 4.5),
+    passed_over=("m0", "too-slow", 8.0, 5.0),
 )  # fmt: skip
 LATE = ANSWERED._replace(
     number=19, request_id="owl", outcome="late", reason="degraded", mode_id="m0", measured_ms=60.0, passed_over=None
@@ -70,9 +71,34 @@ def test_an_answer_is_told_with_its_why_its_better_mode_and_its_measurement() ->
 def test_a_refusal_is_told_with_what_the_fastest_mode_would_have_taken() -> None:
     assert sentence(REFUSED) == (
         "18. 2026-05-04 03:02:01.250 request dog: 2 rows within 5 ms, 4.5 ms of it left, 40 waiting; "
-        "refused: no allowed mode would have finished in time. m0 would have taken up to 8 ms, more than the 4.5 ms "
-        "left."
+        "refused: no allowed mode would have surely finished in time. m0 was predicted to end after 8 ms of the 5 ms."
     )
+
+
+@pytest.mark.parametrize(
+    ("passed", "told"),
+    [
+        (("m0", "too-slow", 4.9, 5.0), "m0 was predicted to end after 4.9 ms of the 5 ms, but not surely enough."),
+        (("m0", "too-slow", 4.9, None), "m0 was predicted to end after 4.9 ms."),
+        (("m0", "too-slow", None, 5.0), "The fastest allowed mode was m0."),
+    ],
+)
+def test_of_a_refusal_no_more_is_told_than_is_known(passed: Any, told: str) -> None:
+    assert sentence(REFUSED._replace(passed_over=passed)).endswith(told)
+
+
+def test_a_refusal_for_the_sake_of_another_request_says_so() -> None:
+    assert sentence(REFUSED._replace(passed_over=("m0", "no-room", 4.0, 5.0))).endswith(
+        "refused: a request accepted before would have missed its deadline. "
+        "m0 was predicted to end after 4 ms of the 5 ms."
+    )
+
+
+def test_every_code_has_its_words() -> None:
+    assert set(_CHOSEN) == set(REASONS)
+    assert set(_REFUSED) == set(DECIDED)
+    for why in PASSED_OVER:
+        assert why not in sentence(PLAIN._replace(passed_over=("m2", why, 1.0, 2.0)))
 
 
 def test_what_is_unknown_is_not_made_up() -> None:
@@ -95,6 +121,11 @@ def test_a_cascade_and_a_batch_are_told() -> None:
         (("m2", "too-dear", 90.0, 70.0), "m2 would have taken 90 mJ per row, more than the 70 allowed."),
         (("m2", "over-power", 9.0, None), "m2 would have taken 9 mJ per row above idle; the power budget left an unk"),
         (("m2", "no-room", 41.0, 30.0), "m2 would have taken up to 41 ms; those who wait, or may come, left 30 ms."),
+        (
+            ("m2", "not-worth", 0.012, 0.05),
+            "m2 is 1.2 points more accurate, and would have cost later requests 5 points.",
+        ),
+        (("m2", "not-worth", None, None), "is an unknown number of points more accurate"),
         (("m2", "not-resident", None, None), "m2 was not loaded."),
         (("m2", "new-word", 1.0, 2.0), "m2 was passed over (new-word: 1 against 2)."),
     ],
@@ -146,10 +177,32 @@ def test_only_what_is_asked_for_is_told_and_counted(
 
 def test_json_is_one_object_with_the_decisions_as_they_were_written(command: Any, log: Path) -> None:
     found = json.loads(command("explain", log, "--json", "--last", 1).stdout)
-    assert sorted(found) == ["bad_lines", "decisions", "summary"]
+    assert sorted(found) == ["bad_lines", "decisions", "left_out", "summary"]
+    assert found["left_out"] == 0
     assert [one["request_id"] for one in found["decisions"]] == ["fox"]
     assert json.loads(line_of(PLAIN)) == {"v": 1, **found["decisions"][0]}
     assert found["summary"]["decisions"] == 1
+
+
+def test_json_of_figures_out_of_all_range_is_json(command: Any, log: Path) -> None:
+    log.write_bytes(line_of(ANSWERED).replace(b":25.0,", b":1e-300,").replace(b":26.0,", b":1e300,"))
+    found = command("explain", log, "--json")
+    assert found.exit_code == 0
+    assert json.loads(found.stdout)["summary"]["prediction_error"]["count"] == 0
+    assert "Infinity" not in found.stdout
+    assert command("explain", log).exit_code == 0
+
+
+def test_of_a_log_of_any_length_the_latest_are_listed_and_all_summed_up(
+    log: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wenet_runtime.decision_summary.KEPT", 3)
+    result = command("explain", log, "--json")
+    assert "only the last 3 decisions are listed; the 1 before are in the summary" in result.stderr
+    found = json.loads(result.stdout)
+    assert [one["number"] for one in found["decisions"]] == [18, 19, 20]
+    assert (found["left_out"], found["summary"]["decisions"]) == (1, 4)
+    assert command("explain", log, "--last", "4").exit_code == 2
 
 
 def test_the_input_can_be_the_log(log: Path) -> None:

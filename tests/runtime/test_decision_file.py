@@ -1,5 +1,7 @@
 """The file of decisions: grows by whole lines, rotates once, and is read however it was left."""
 
+import errno
+import fcntl
 import io
 import os
 from pathlib import Path
@@ -68,6 +70,68 @@ def test_a_log_that_someone_removed_or_emptied_goes_on(tmp_path: Path) -> None:
     file.write(line(2))
     file.close()
     assert numbers(path) == [2]
+
+
+def test_a_log_that_someone_moved_goes_on_in_a_new_file_and_the_old_one_is_left_alone(tmp_path: Path) -> None:
+    path, size = tmp_path / "log", len(line(0))
+    file = DecisionFile(path, 3 * size)
+    for number in range(3):
+        file.write(line(number))
+    path.rename(tmp_path / "log.yesterday")
+    file.write(line(3))
+    file.close()
+    assert (numbers(tmp_path / "log.yesterday"), numbers(path)) == ([0, 1, 2], [3])
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["log", "log.yesterday"]
+
+
+def test_a_new_file_that_someone_put_in_its_place_is_gone_on_with_and_not_renamed(tmp_path: Path) -> None:
+    path, size = tmp_path / "log", len(line(0))
+    file = DecisionFile(path, 3 * size)
+    for number in range(3):
+        file.write(line(number))
+    path.rename(tmp_path / "log.yesterday")
+    path.write_bytes(line(7))
+    file.write(line(8))
+    file.close()
+    assert numbers(path) == [7, 8]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["log", "log.yesterday"]
+
+
+def test_a_link_that_someone_put_in_its_place_is_not_followed(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    file = DecisionFile(path, 10_000)
+    file.write(line(0))
+    (tmp_path / "other").write_text("mine")
+    path.unlink()
+    path.symlink_to(tmp_path / "other")
+    with pytest.raises(OSError, match="symbolic"):
+        file.write(line(1))
+    assert (tmp_path / "other").read_text() == "mine"
+
+
+def test_a_second_writer_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    path, size = tmp_path / "log", len(line(0))
+    first, second = DecisionFile(path, 2 * size), DecisionFile(path, 2 * size)
+    first.write(line(0))
+    for number in range(1, 4):
+        with pytest.raises(OSError, match="another program writes to it"):
+            second.write(line(9))
+        first.write(line(number))  # also what it has rotated to is its own
+    first.close()
+    second.write(line(9))
+    second.close()
+    assert (numbers(tmp_path / "log.1"), numbers(path)) == ([2, 3], [9])
+
+
+def test_a_file_system_without_locks_has_a_log_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    file = DecisionFile(tmp_path / "log", 10_000)
+    file.write(line(0))
+    file.close()
+    assert numbers(tmp_path / "log") == [0]
 
 
 def test_a_disk_that_takes_a_part_at_a_time_gets_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,9 @@ import math
 import os
 import stat
 import threading
+import time
 from pathlib import Path
-from typing import Any, List
+from typing import Any, Callable, List
 
 import pytest
 
@@ -90,25 +91,75 @@ def test_adding_never_waits_for_the_disk_and_what_is_dropped_is_counted(
     assert len(log.latest()) == 26
 
 
-def test_a_full_disk_ends_the_file_with_one_error_and_nothing_else(
+def until(condition: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end_s, "it never became so"
+        time.sleep(0.001)
+
+
+def test_a_full_disk_stops_the_file_with_one_error_until_there_is_room_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    path, tried = tmp_path / "log", []
+
     def full(descriptor: int, data: Any) -> int:
+        tried.append(1)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    log = DecisionLog(path=tmp_path / "log", flush_s=0.001)
-    monkeypatch.setattr(os, "write", full)
-    log.add(decision(0))
-    assert log._thread is not None
-    log._thread.join(PATIENCE_S)
-    for number in range(1, 4):
+    log = DecisionLog(path=path, flush_s=0.001, retry_s=0.001)
+    number = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        while len(tried) < 3:  # also when it is tried again
+            log.add(decision(number))
+            number += 1
+            time.sleep(0.002)
+        until(lambda: log.dropped == number)
+        assert log.failure == "No space left on device"
+    assert len(log.latest()) == number
+    while log.failure is not None:
         log.add(decision(number))
-    assert not log.close()
-    assert [one.number for one in log.latest()] == [0, 1, 2, 3]
-    assert log.dropped == 4
-    assert [one.message for one in caplog.records if one.levelno == logging.ERROR] == [
-        f"decisions cannot be written to {tmp_path / 'log'}: No space left on device; serving goes on without that file"
+        number += 1
+        time.sleep(0.002)
+    log.add(decision(number))
+    assert not log.close()  # some were lost
+    written = numbers(path)
+    assert written[-1] == number
+    assert len(written) + log.dropped == number + 1
+    errors = [one.message for one in caplog.records if one.levelno == logging.ERROR]
+    assert errors == [
+        f"decisions cannot be written to {path}: No space left on device; serving goes on, and the file is tried again"
     ]
+
+
+def test_while_a_file_that_failed_is_left_alone_decisions_are_dropped_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = DecisionLog(path=tmp_path / "none" / "log", flush_s=0.001)
+    (tmp_path / "none").mkdir()
+    for number in range(4):
+        log.add(decision(number))
+    assert log.dropped == 4
+    assert log.failure == "No such file or directory"
+    assert not log.close()
+    assert not (tmp_path / "none" / "log").exists()
+
+
+def test_of_two_daemons_the_second_one_s_file_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    first = DecisionLog(path=path, flush_s=0.001)
+    second = DecisionLog(path=path, flush_s=0.001, retry_s=0.001)
+    assert first.failure is None
+    assert second.failure == "another program writes to it: give each server a file of its own"
+    second.add(decision(0))
+    first.add(decision(1))
+    assert first.close()
+    until(lambda: second._taking)
+    second.add(decision(2))
+    assert not second.close()
+    assert (second.failure, second.dropped) == (None, 1)
+    assert numbers(path) == [1, 2]
 
 
 @pytest.mark.parametrize("kind", ["no-folder", "folder", "pipe", "link"])
@@ -123,13 +174,16 @@ def test_a_path_that_cannot_be_a_log_is_said_at_once_and_stops_nothing(
     elif kind == "link":
         (tmp_path / "other").write_text("mine")
         path.symlink_to(tmp_path / "other")
-    log = DecisionLog(path=path)
+    log = DecisionLog(path=path, flush_s=0.001, retry_s=0.001)
     assert log.failure is not None
-    assert log.failure.startswith(f"decisions cannot be written to {path}: ")
+    assert str(tmp_path) not in log.failure  # it is shown to clients
+    time.sleep(0.02)  # it is tried again and again
     log.add(decision(0))
     assert not log.close()
     assert len(log.latest()) == 1
-    assert len(caplog.records) == 1
+    errors = [one.message for one in caplog.records if one.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"decisions cannot be written to {path}: {log.failure}; ")
     assert kind != "link" or (tmp_path / "other").read_text() == "mine"
 
 

@@ -1,12 +1,13 @@
 """The summary's figures are those of a plain count over the same decisions."""
 
+import json
 import random
 from typing import Any
 
 import pytest
 
 from wenet_runtime.decision import Decision
-from wenet_runtime.decision_summary import Summary
+from wenet_runtime.decision_summary import NAMES, OTHERS, Summary
 
 PLAIN = Decision(1, 2.5, "r", 1, 0, "answered", "fits", "m1")
 
@@ -71,3 +72,27 @@ def test_nothing_has_no_figures() -> None:
     found = Summary()
     assert found.lines() == ["0 decisions"]
     assert found.members()["coverage"] == {"count": 0, "within_bound": None, "attainment": None}
+
+
+def test_a_ratio_that_is_no_number_is_left_out() -> None:
+    lines = [PLAIN._replace(median_ms=1e-300, measured_ms=1e300), PLAIN._replace(median_ms=10.0, measured_ms=11.0)]
+    lines += [PLAIN._replace(bound_ms=1.0, measured_ms=1.0, attainment=1e308)] * 2
+    found = summary(*lines).members()
+    assert found["prediction_error"] == {"count": 1, "median": pytest.approx(0.1), "p95": pytest.approx(0.1)}
+    json.dumps(found, allow_nan=False)
+
+
+def test_of_a_long_log_the_latest_errors_are_kept_and_said_to_be_the_latest() -> None:
+    found = Summary(kept=3)
+    for measured_ms in (99.0, 99.0, 11.0, 12.0, 13.0):
+        found.add(PLAIN._replace(median_ms=10.0, bound_ms=20.0, measured_ms=measured_ms, attainment=0.9))
+    assert found.lines()[-2:] == [
+        "prediction error of the latest 3: 20.0% (median), 30.0% (95th percentile)",
+        "within the bound: 3 of 5 (60.00%); asked for: 90.00%",
+    ]
+
+
+def test_a_log_of_ever_new_names_does_not_fill_the_memory() -> None:
+    found = summary(*[PLAIN._replace(reason=str(number)) for number in range(2 * NAMES)]).members()
+    assert len(found["reasons"]) == NAMES + 1
+    assert found["reasons"][OTHERS] == NAMES

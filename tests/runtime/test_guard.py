@@ -2,7 +2,7 @@
 
 import random
 import sys
-from typing import Callable, List, Tuple
+from typing import Callable, Dict, List, Tuple
 
 import numpy as np
 import pytest
@@ -173,6 +173,67 @@ def test_a_request_of_more_rows_than_tokens_is_refused_whole() -> None:
     assert guard.allows("one", int(BURST))
     assert not guard.allows("one", int(BURST) + 1)
     assert guard.state.tokens == BURST
+
+
+def batch_costs(ask: Callable[[Guard, Dict[str, int]], bool], share: float, cost: float) -> List[float]:
+    """What each row takes of batches of many clients, all of which always escalate."""
+    guard, draw = Guard(), random.Random(6)
+    found: List[float] = []
+    while len(found) < 4000:
+        asked = {str(draw.randrange(10**6)): 1 for _ in range(draw.choice([1, 2, 16]))}
+        allowed = ask(guard, asked)
+        for client, rows in asked.items():
+            for _ in range(rows if allowed else 0):
+                guard.observe(client, True, share, cost)
+        found += [cost + 1.0 if allowed else 1.0] * sum(asked.values())
+    return found
+
+
+def test_the_bound_holds_for_batches_of_many_clients_and_would_not_if_each_were_asked_alone() -> None:
+    def together(guard: Guard, asked: Dict[str, int]) -> bool:
+        return guard.allows_all(asked)
+
+    def each(guard: Guard, asked: Dict[str, int]) -> bool:
+        answers = [guard.allows(client, rows) for client, rows in asked.items()]
+        return all(answers)
+
+    for share, cost in RULES:
+        assert worst_window(batch_costs(together, share, cost)) <= 1.1
+    assert max(worst_window(batch_costs(each, share, cost)) for share, cost in RULES) > 1.1
+
+
+def test_a_batch_needs_a_token_for_each_row_of_all_and_of_each_client() -> None:
+    guard = Guard()
+    for _ in range(6):
+        assert guard.allows_all({"one": 1})
+        guard.observe("one", True, 0.6, 1.0)  # costs a whole token
+    assert guard.state.tokens == BURST - 6
+    assert guard.allows_all({"one": 6, "two": 6})
+    assert not guard.allows_all({"one": 7, "two": 6})
+    assert guard.state.tokens == pytest.approx(BURST - 6 + 13 * TRICKLE)  # the refusal counts once
+    guard.observe("two", True, 0.6, 1.0)
+    assert not guard.allows_all({"one": 12, "two": 0})
+
+
+def test_a_batch_of_more_rows_than_tokens_is_refused_and_counts_for_nobody() -> None:
+    guard = Guard()
+    assert not guard.allows_all({str(client): 1 for client in range(int(BURST) + 1)})
+    assert (guard.state.tokens, guard.state.clients) == (BURST, 0)
+    while not guard.alarm:
+        guard.observe("one", True, 0.05, 0.2)
+    left = guard._whole.left
+    assert not guard.allows_all({"one": PAUSE, "two": PAUSE})
+    assert guard._whole.left == left
+
+
+def test_a_batch_raises_one_alarm_and_its_other_rows_neither_another_nor_an_end_of_it() -> None:
+    guard = Guard()
+    for escalated in [True] * 40 + [False] * 40:
+        guard.observe("one", escalated, 0.05, 0.2)
+    assert guard.state.alarms == 2  # the client's and that of all
+    for account in (guard._whole, guard._account("one")):
+        assert account.left == PAUSE
+        assert account._pause == 2 * PAUSE  # what follows upon a try that fails
 
 
 def test_refused_requests_earn_a_trickle_so_that_the_cascade_is_tried_again() -> None:

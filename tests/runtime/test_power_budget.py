@@ -271,6 +271,41 @@ def test_a_clock_far_ahead_does_not_empty_a_battery() -> None:
     assert board.budget.state.verdict == "binding"
 
 
+def test_a_battery_s_quiet_hours_count_when_the_clock_is_told_to_tick() -> None:
+    budget = PowerBudget.battery(40.0, 10.0, IDLE_W, 0.0)
+    for second in range(9 * 3600 + 1):
+        if second == 0:
+            budget.arrived(1, 0.0)
+            budget.plan(POINTS, 0.0)
+        budget.tick(float(second))
+    state = budget.state
+    assert state.remaining_wh == pytest.approx(40.0 - 9 * IDLE_W)
+    assert state.power_w == pytest.approx((40.0 * 0.99 - 9 * IDLE_W) / 1.0)  # what is left, over the hour that is
+    assert state.spent_w == pytest.approx(IDLE_W)
+    assert (state.clock_jumps, state.rate_per_s) == (0, pytest.approx(0.0))
+
+
+def test_an_idle_ledger_goes_on_from_its_first_tick_without_points() -> None:
+    budget = PowerBudget(4.4, 60.0, IDLE_W)
+    for second in range(100, 200):
+        budget.tick(float(second))
+    assert (budget.state.spent_w, budget.state.verdict) == (pytest.approx(IDLE_W), "free")
+    assert budget.cap_mj(200.0) == math.inf
+
+
+def test_ticking_between_requests_spends_no_other_power() -> None:
+    board = Board(PowerBudget(3.5, 60.0, IDLE_W), 3.0)
+    board.serve(180.0)
+    before_mj, start_s = board.above_mj, board.now_s
+    while board.now_s < start_s + 300.0:
+        board.budget.tick(board.now_s)
+        board.serve(1.0)
+        board.budget.tick(board.now_s - 0.001)  # another thread read its clock just before
+    above_w = (board.above_mj - before_mj) / 1e3 / (board.now_s - start_s)
+    assert IDLE_W + above_w == pytest.approx(3.5, rel=0.03)
+    assert board.budget.state.clock_jumps == 0
+
+
 def test_it_plans_at_most_once_in_a_sixtieth_of_a_window() -> None:
     budget = PowerBudget(4.4, 60.0, IDLE_W)
     assert budget.due(5.0)

@@ -246,6 +246,15 @@ def test_work_that_finishes_late_is_answered_as_it_asked(
         assert response.headers["wenet-budget-met"] == "false"
     else:
         assert check_problem(response, "deadline-exceeded", 504)["executed"] is True
+    # Whatever the client was told: one request, which ran, and late.
+    counted = [
+        line for line in held_client.get("/metrics").text.splitlines() if line[:1] != "#" and "_created" not in line
+    ]
+    assert [line for line in counted if line.startswith("wenet_requests_total")] == [
+        'wenet_requests_total{outcome="late"} 1.0'
+    ]
+    assert 'wenet_inference_duration_seconds_count{mode="m2"} 1.0' in counted
+    assert 'wenet_budget_requests_total{met="false"} 1.0' in counted
 
 
 def test_a_client_that_leaves_while_queued_is_never_executed(held_client: Client, backend: SettableBackend) -> None:

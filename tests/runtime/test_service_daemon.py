@@ -1,11 +1,13 @@
 """Putting a daemon together: what it refuses to start with, and what it measures once."""
 
+import threading
+import time
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Tuple
+from typing import Any, ClassVar, Dict, Iterable, List, Tuple
 
 import pytest
 
-from tests.runtime.fakes import MEDIANS_MS, Client, profile, wait_for
+from tests.runtime.fakes import MEDIANS_MS, PATIENCE_S, Client, profile, wait_for
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.errors import (
     BudgetImpossible,
@@ -17,6 +19,7 @@ from wenet_runtime.errors import (
     UnknownMode,
 )
 from wenet_runtime.memory import MB
+from wenet_runtime.meters.none import NoMeter
 from wenet_runtime.mode_store import ModeStore
 from wenet_runtime.profile_file import DeviceProfile
 from wenet_runtime.service.daemon import (
@@ -27,6 +30,7 @@ from wenet_runtime.service.daemon import (
 )
 from wenet_runtime.service.opening import open_cache, open_device
 from wenet_runtime.settings import Settings
+from wenet_runtime.thermal import ThermalTrend
 
 
 def settings(bundle_path: Path, tmp_path: Path, **more: Any) -> Settings:
@@ -97,6 +101,145 @@ def test_what_cannot_be_served_is_refused_at_the_start(
 ) -> None:
     with pytest.raises(error, match=said):
         open_daemon(settings(bundle_path, tmp_path, **{"engine": "sim", **more}))
+
+
+class NotedMeter(NoMeter):
+    """Notes which of them were opened and closed."""
+
+    there: ClassVar[List["NotedMeter"]] = []
+
+    def __init__(self) -> None:
+        self.there.append(self)
+
+    def close(self) -> None:
+        if self in self.there:  # closing twice is harmless
+            self.there.remove(self)
+
+
+class Defect(Exception):
+    """What goes wrong at a place where nothing was foreseen."""
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "wenet_runtime.service.opening.Costs.known_or_measured",
+        "wenet_runtime.service.opening.DeviceCache.build",
+        "wenet_runtime.service.opening._backend",
+        "wenet_runtime.service.daemon.Controller.__init__",
+        "wenet_runtime.service.daemon.check_feasible",
+        "wenet_runtime.service.daemon.make_scheduler",
+        "wenet_runtime.service.daemon.Runtime.__init__",
+        "wenet_runtime.service.daemon.Metrics.__init__",
+        "wenet_runtime.service.daemon.DeviceWatch.start",
+        "wenet_runtime.service.daemon.create_app",
+    ],
+)
+def test_a_start_that_fails_leaves_no_thread_and_no_meter_behind(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def fail(*parts: Any, **how: Any) -> None:
+        raise Defect(where)
+
+    before = set(threading.enumerate())
+    monkeypatch.setattr(where, fail)
+    log_path = tmp_path / "decisions.jsonl"
+    given = settings(
+        bundle_path, tmp_path, meter="tests.runtime.test_service_daemon:NotedMeter", memory_mb=1.0,
+        decision_log=log_path, engine="ort" if "build" in where else "sim",
+    )  # fmt: skip
+    with pytest.raises(Defect):
+        open_daemon(given)
+    assert NotedMeter.there == []
+    assert [one.name for one in threading.enumerate() if one not in before] == []
+
+
+def test_a_daemon_that_is_closed_leaves_nothing_behind_though_a_part_fails_to_close(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(threading.enumerate())
+    given = settings(bundle_path, tmp_path, engine="sim", decision_log=tmp_path / "decisions.jsonl")
+    daemon = open_daemon(given)
+    close = daemon.runtime.close
+
+    def close_and_fail(timeout_s: float) -> bool:
+        close(timeout_s)
+        raise Defect("a meter that does not close")
+
+    monkeypatch.setattr(daemon.runtime, "close", close_and_fail)
+    with pytest.raises(Defect):
+        daemon.close(10.0)
+    assert [one.name for one in threading.enumerate() if one not in before] == []
+
+
+def test_the_decision_log_may_lie_in_the_home_directory(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    daemon = open_daemon(settings(bundle_path, tmp_path, engine="sim", decision_log=Path("~/decisions.jsonl")))
+    assert Client(daemon.app).infer().status_code == 200
+    assert daemon.close(10.0)
+    assert (tmp_path / "decisions.jsonl").read_text()
+
+
+def test_an_idle_daemon_s_ledger_goes_on(bundle_path: Path, tmp_path: Path) -> None:
+    more = {"meter": "sim", "engine": "sim", "energy_wh": 100.0, "hours": 20.0, "idle_w": 2.0}
+    daemon = open_daemon(settings(bundle_path, tmp_path, **more))
+    client = Client(daemon.app)
+
+    def remaining_wh() -> float:
+        found: float = client.get("/modes").json()["power"]["remaining_wh"]
+        return found
+
+    before_wh, end_s = remaining_wh(), time.monotonic() + PATIENCE_S
+    while remaining_wh() == before_wh:  # nobody sends a request
+        assert time.monotonic() < end_s, "the ledger stands still"
+        daemon.watch.look()
+    assert remaining_wh() < before_wh
+    assert daemon.close(10.0)
+
+
+def test_modes_says_what_is_known_of_the_device_and_the_log(bundle_path: Path, tmp_path: Path) -> None:
+    daemon = open_daemon(settings(bundle_path, tmp_path, engine="sim"))
+    daemon.watch.close()
+    watch, log, client = daemon.watch, daemon.log, Client(daemon.app)
+    watch.trends, watch.throttled, watch.power_setting = {}, None, None
+    found = client.get("/modes").json()
+    names = ["temperature_c", "slope_c_per_s", "seconds_to_limit", "throttled", "power_setting"]
+    assert found["device"] == dict.fromkeys(names)
+    assert found["decision_log"] == {"dropped": 0, "failure": None}
+    watch.trends = {"CPU-therm": ThermalTrend(97.0), "Board": ThermalTrend(97.0)}
+    for second in range(30):
+        watch.trends["CPU-therm"].observe(50.0 + second, second)
+        watch.trends["Board"].observe(30.0, second)
+    watch.throttled, watch.power_setting = False, "MAXN"
+    log.dropped, log.failure = 3, "the disk is full"
+    found = client.get("/modes").json()
+    assert found["device"] == dict(zip(names, (78.0, 1.0, 19.0, False, "MAXN")))
+    assert found["decision_log"] == {"dropped": 3, "failure": "the disk is full"}
+    del watch.trends["CPU-therm"]  # what does not warm never comes to its limit
+    assert client.get("/modes").json()["device"]["seconds_to_limit"] is None
+    assert daemon.close(10.0)
+
+
+def test_a_list_of_modes_is_of_one_prediction(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = open_daemon(settings(bundle_path, tmp_path, engine="sim"))
+    runtime = daemon.runtime
+    asked: List[int] = []
+    forecast = runtime.forecast
+
+    def counted() -> Any:
+        asked.append(1)
+        return forecast()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runtime, "forecast", counted)
+        found = Client(daemon.app).get("/modes").json()
+    assert len(found["modes"]) == 3
+    assert len(asked) == 1
+    assert daemon.close(10.0)
 
 
 def test_a_floor_and_a_budget_must_hold_together(bundle_path: Path, tmp_path: Path) -> None:

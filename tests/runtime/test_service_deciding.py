@@ -1,7 +1,7 @@
 """Settings become a scheduler, or a clear refusal to start."""
 
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import pytest
 
@@ -38,9 +38,6 @@ def test_an_average_power_and_a_battery_are_budgets(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"energy_wh": 10.0}, "--energy-wh and --hours go together"),
-        ({"hours": 10.0}, "--energy-wh and --hours go together"),
-        ({"power_w": 5.0, "energy_wh": 10.0, "hours": 2.0}, "two budgets for one thing"),
         ({"power_w": 1.5}, "--power-w leaves 1.5 W, and the idle board alone draws 2 W"),
         ({"energy_wh": 1.0, "hours": 2.0}, "for --hours 2 leaves 0.5 W"),
     ],
@@ -56,8 +53,22 @@ def test_without_the_idle_board_s_watts_no_average_can_be_held(bundle: Bundle) -
 
 
 def test_without_any_energy_no_average_can_be_held(bundle: Bundle) -> None:
-    with pytest.raises(EnergyUnavailable, match="choose --meter"):
-        power_budget(controller(bundle), Settings(power_w=5.0), 2.0)
+    for idle_w in (2.0, None):  # the watts of the idle board would not help
+        with pytest.raises(EnergyUnavailable, match="choose --meter"):
+            power_budget(controller(bundle), Settings(power_w=5.0), idle_w)
+
+
+def test_an_idle_board_that_draws_more_than_any_mode_leaves_nothing_to_plan_with(bundle: Bundle) -> None:
+    known = controller(bundle, {"m0": 1.0, "m1": 1.0, "m2": 1.0})  # over 1, 10 and 100 ms: less than 2 W
+    with pytest.raises(SettingsError, match="an idle board of 2 W is more than the modes themselves draw"):
+        power_budget(known, Settings(power_w=5.0), 2.0)
+    assert power_budget(controller(bundle, {"m0": 1.0, "m1": 1.0, "m2": 500.0}), Settings(power_w=5.0), 2.0)
+
+
+def test_the_scheduler_plans_where_it_is_told_to(bundle: Bundle) -> None:
+    given: List[Callable[[], None]] = []
+    scheduler = make_scheduler(controller(bundle), bundle, Settings(), None, None, given.append)
+    assert scheduler._outlook._plan == given.append
 
 
 def test_a_cascade_is_used_when_asked_for_and_must_be_there(bundle: Bundle) -> None:

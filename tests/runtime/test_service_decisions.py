@@ -1,17 +1,25 @@
 """Every request's decision is written down, with what was predicted and what came of it."""
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, List
 
 import pytest
 
 from tests.runtime.fakes import SLOW_MS, Client, SettableBackend, make_service, ones, v2_body
+from wenet_runtime import errors
+from wenet_runtime.budget import Budget, Deadline, RequestOptions
 from wenet_runtime.bundle import Bundle
-from wenet_runtime.decision import Decision
+from wenet_runtime.decision import LIMITS, Decision
 from wenet_runtime.decision_file import read_log
 from wenet_runtime.decision_log import DecisionLog
+from wenet_runtime.decision_summary import Summary
+from wenet_runtime.policy import Choice
+from wenet_runtime.result import Result
 from wenet_runtime.service.app import create_app
-from wenet_runtime.service.decisions import Decisions
+from wenet_runtime.service.decisions import Asked, Decisions
+from wenet_runtime.service.replies import encode
 
 
 @pytest.fixture
@@ -24,6 +32,19 @@ def client(bundle: Bundle) -> Client:
 def latest(client: Client) -> List[Decision]:
     assert client.service is not None
     return client.service.decisions.log.latest()
+
+
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every reply be ready an hour after its inference."""
+    passed_s = [0.0]
+
+    def slowly(*of: Any) -> Any:
+        passed_s.append(3600.0)
+        return encode(*of)
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed_s[-1])
+    monkeypatch.setattr("wenet_runtime.service.inference.encode", slowly)
+    monkeypatch.setattr("wenet_runtime.service.inference.time", clock)
 
 
 def ask(client: Client, **headers: str) -> Any:
@@ -56,6 +77,76 @@ def test_a_refusal_s_decision_names_the_fastest_mode_and_what_it_would_take(clie
     assert one.passed_over[0] == "m0"
     assert one.passed_over[1] == "too-slow"
     assert one.limits == ("budget_ms",)
+
+
+def test_work_that_ran_and_was_refused_as_late_is_written_down_with_its_prediction_and_measurement(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late(monkeypatch)
+    asked = {"WeNet_Budget_Ms": "5000", "WeNet_On_Miss": "reject", "X_Request_Id": "slow"}
+    assert ask(client, **asked).status_code == 504
+    (one,) = latest(client)
+    assert (one.request_id, one.outcome, one.reason, one.mode_id) == ("slow", "late", "fits", "m1")
+    assert one.median_ms is not None
+    assert one.bound_ms is not None
+    assert one.measured_ms is not None
+    assert one.measured_ms > 5000
+    summary = Summary()
+    summary.add(one)
+    assert summary.members()["coverage"] == {"count": 1, "within_bound": 0.0, "attainment": 0.99}
+
+
+def test_a_refusal_s_decision_has_its_rows_its_company_and_its_budget_whoever_refuses(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service(bundle, SettableBackend(bundle), medians_ms=SLOW_MS)
+    client = Client(create_app(service), service)
+    refusals = [errors.QueueFull("x"), errors.NotResident("x"), errors.EnergyUnavailable("x"), errors.Draining("x")]
+
+    def refuse(*of: Any) -> Any:
+        raise refusals.pop(0)
+
+    monkeypatch.setattr(service.runtime, "submit", refuse)
+    monkeypatch.setattr(type(service.runtime), "queue_depth", 7)
+    slugs = ["queue-full", "not-ready", "energy-unavailable", "draining"]
+    for _ in slugs:
+        headers = {"WeNet-Budget-Ms": "5000", "grpc-timeout": "400m"}
+        assert client.infer(json=v2_body(ones(3)), headers=headers).status_code in (422, 503)
+    found = latest(client)
+    assert [one.reason for one in found] == slugs
+    for one in found:
+        assert (one.rows, one.queued, one.budget_ms, one.outcome) == (3, 8, 400.0, "refused")
+        assert one.limits == ("budget_ms", "deadline")
+        assert one.left_ms is not None
+        assert 0 < one.left_ms < 400
+        assert one.passed_over is None
+
+
+def test_a_refusal_for_the_sake_of_another_request_says_so(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert client.service is not None
+    refusal = errors.InfeasibleBudget("x", budget_ms=5000.0, predicted_ms=300.0, fastest_mode="m0")
+    refusal.why = "no-room"
+
+    def refuse(*of: Any) -> Any:
+        raise refusal
+
+    monkeypatch.setattr(client.service.runtime, "submit", refuse)
+    assert ask(client, WeNet_Budget_Ms="5000").status_code == 503
+    (one,) = latest(client)
+    assert one.passed_over == ("m0", "no-room", 300.0, 5000.0)
+
+
+def test_the_power_budget_s_cap_is_a_limit(bundle: Bundle) -> None:
+    service = make_service(bundle, SettableBackend(bundle), medians_ms=SLOW_MS)
+    options = RequestOptions(Budget(energy_mj=9.0, min_accuracy=0.5), mode="m1", protocol_ms=50.0)
+    choice = Choice("m1", "energy", 5.0, 3.0, cap_mj=4.5)
+    result = Result({}, "m1", "energy", 6.0, 1.0, 5.0, 3.5, "sim", False, 10.006, 1, choice, 10.001, 2, 1.0)
+    asked = Asked("r", 1, options, Deadline(10.0, options.effective_ms))
+    service.decisions.answered(asked, result, 10.007)
+    (one,) = service.decisions.log.latest()
+    assert one.cap_mj == 4.5
+    assert set(one.limits) == {"budget_mj", "min_accuracy", "mode", "deadline", "power_w"}
+    assert set(one.limits) < set(LIMITS)
 
 
 def test_what_is_no_decision_is_not_written_down(client: Client) -> None:

@@ -11,6 +11,7 @@ from tests.runtime.fakes import PATIENCE_S
 from wenet_runtime.conditions import Conditions
 from wenet_runtime.device_state import DeviceState
 from wenet_runtime.service.device_watch import Callbacks, DeviceWatch
+from wenet_runtime.thermal import ThermalTrend
 
 
 class Board:
@@ -177,6 +178,36 @@ def test_the_time_to_the_limit_is_that_of_the_zone_that_comes_first() -> None:
         board.degrees = (board.degrees or 0) + 0.5
         board.look()
     assert board.watch.seconds_to_limit == pytest.approx((97 - 64.5) / 0.5)
+
+
+def test_the_hottest_zone_is_known_once_a_temperature_is() -> None:
+    board = Board()
+    assert board.watch.hottest is None
+    board.degrees = None
+    board.look()
+    assert board.watch.hottest is None
+    board.degrees = 60.0
+    board.look()
+    cooler = board.watch.trends["Board"] = ThermalTrend()
+    cooler.observe(20.0, board.now_s)
+    assert board.watch.hottest is board.watch.trends["CPU-therm"]
+
+
+def test_it_ticks_once_a_reading_also_where_there_is_no_sensor(caplog: pytest.LogCaptureFixture) -> None:
+    ticks: List[int] = []
+
+    def read() -> DeviceState:
+        raise OSError("no bus")
+
+    def ticked() -> None:
+        ticks.append(1)
+        raise RuntimeError("a defect")
+
+    watch = DeviceWatch(Callbacks(ticked=ticked), read=read, limits={})
+    for _ in range(3):
+        watch.look()
+    assert len(ticks) == 3
+    assert len(caplog.records) == 2  # each kind of failure once
 
 
 def test_absurd_clocks_change_nothing() -> None:

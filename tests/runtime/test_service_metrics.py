@@ -1,16 +1,28 @@
 """Metrics: Prometheus' text, the names of the API, and counts of what happened."""
 
+import dataclasses
 import time
-from typing import Dict
+from typing import Any, Dict, Optional
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.runtime.fakes import Client, SettableBackend, make_service, ones
+from tests.runtime.fakes import PATIENCE_S, Client, SettableBackend, make_service, ones
 from wenet_runtime import __version__
 from wenet_runtime.budget import RequestOptions
 from wenet_runtime.bundle import Bundle
+from wenet_runtime.decision_log import DecisionLog
+from wenet_runtime.guard import GuardState
+from wenet_runtime.meters.base import Power
+from wenet_runtime.meters.none import NoMeter
 from wenet_runtime.meters.sim import SimMeter
+from wenet_runtime.power_budget import PowerBudget
+from wenet_runtime.result import Result
+from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.app import create_app
+from wenet_runtime.service.device_watch import Callbacks, DeviceWatch
+from wenet_runtime.service.metrics import Metrics
+from wenet_runtime.thermal import ThermalTrend
 
 NAMES = {
     "wenet_requests", "wenet_request_duration_seconds", "wenet_queue_duration_seconds",
@@ -18,7 +30,8 @@ NAMES = {
     "wenet_mode_switches", "wenet_energy_joules", "wenet_mode_active", "wenet_queue_depth",
     "wenet_inflight_requests", "wenet_power_watts", "wenet_power_sample_age_seconds", "wenet_build_info",
     "wenet_bundle_info", "wenet_mode_resident", "wenet_mode_memory_bytes", "wenet_mode_load_seconds",
-    "wenet_decisions", "wenet_throttled",
+    "wenet_decisions", "wenet_throttled", "wenet_decisions_dropped", "wenet_guard_alarms",
+    "wenet_power_budget_watts", "wenet_power_spent_watts", "wenet_temperature_celsius",
 }  # fmt: skip
 
 
@@ -82,13 +95,133 @@ def test_decisions_are_counted_by_their_reason(held_client: Client) -> None:
     }
 
 
-def test_throttling_is_absent_until_it_is_known(held_client: Client) -> None:
+def parsed(metrics: Metrics) -> Dict[str, float]:
+    """The same, of metrics that are rendered here."""
+    families = text_string_to_metric_families(metrics.render().decode())
+    samples = [sample for family in families for sample in family.samples]
+    return {" ".join([one.name, *(one.labels[key] for key in sorted(one.labels))]): one.value for one in samples}
+
+
+def answer(held_client: Client, **changed: Any) -> Result:
+    """The result of one executed request, changed in some members."""
     assert held_client.service is not None
-    assert not [name for name in read(held_client) if name.startswith("wenet_throttled")]
-    held_client.service.metrics.throttled("thermal", False)
-    assert read(held_client)["wenet_throttled thermal"] == 0
-    held_client.service.metrics.throttled("thermal", True)
-    assert read(held_client)["wenet_throttled thermal"] == 1
+    runtime = held_client.service.runtime
+    result = runtime.submit({"input": ones()}, RequestOptions(), time.monotonic()).result(PATIENCE_S)
+    return dataclasses.replace(result, **changed)
+
+
+def test_throttling_and_temperatures_are_absent_until_they_are_known(runtime: Runtime, bundle: Bundle) -> None:
+    watch = DeviceWatch(Callbacks(), limits={})
+    metrics = Metrics(bundle, runtime, watch=watch)
+    assert not [name for name in parsed(metrics) if name.startswith(("wenet_throttled", "wenet_temperature"))]
+    watch.throttled = False
+    assert parsed(metrics)["wenet_throttled thermal"] == 0
+    watch.throttled = True
+    watch.trends = {"CPU-therm": ThermalTrend(), "silent": ThermalTrend()}
+    watch.trends["CPU-therm"].observe(51.5, 1.0)
+    found = parsed(metrics)
+    assert found["wenet_throttled thermal"] == 1
+    assert {name: value for name, value in found.items() if name.startswith("wenet_temperature")} == {
+        "wenet_temperature_celsius CPU-therm": 51.5
+    }
+
+
+def test_decisions_that_were_not_written_are_counted(runtime: Runtime, bundle: Bundle) -> None:
+    log = DecisionLog()
+    metrics = Metrics(bundle, runtime, log=log)
+    assert parsed(metrics)["wenet_decisions_dropped_total"] == 0
+    log.dropped = 7
+    assert parsed(metrics)["wenet_decisions_dropped_total"] == 7
+
+
+def test_the_power_budget_and_the_guard_are_shown_where_there_are_any(
+    runtime: Runtime, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("wenet_power_budget_watts", "wenet_power_spent_watts", "wenet_guard_alarms_total")
+    metrics = Metrics(bundle, runtime)
+    assert not [name for name in parsed(metrics) if name in names]
+    budget = PowerBudget(5.0, 60.0, 2.0)
+    monkeypatch.setattr(Runtime, "power", property(lambda one: budget.state))
+    monkeypatch.setattr(Runtime, "guard", property(lambda one: GuardState(True, 1.0, 3, 1, 1)))
+    found = parsed(metrics)
+    assert (found["wenet_power_budget_watts"], found["wenet_guard_alarms_total"]) == (5.0, 3.0)
+    assert "wenet_power_spent_watts" not in found  # nothing has passed
+    budget.tick(0.0)
+    budget.tick(10.0)
+    assert parsed(metrics)["wenet_power_spent_watts"] == pytest.approx(2.0)
+
+
+class BrokenMeter(NoMeter):
+    """Says something else each time it is asked."""
+
+    def __init__(self, *says: Any) -> None:
+        self.says = list(says)
+
+    def power(self) -> Optional[Power]:
+        said = self.says.pop(0)
+        if isinstance(said, Exception):
+            raise said
+        return said  # type: ignore[no-any-return]
+
+
+def test_a_broken_meter_costs_its_gauge_and_no_more(
+    bundle: Bundle, backend: SettableBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    fine, nan, inf = Power(3.0, "rail", 0.5), float("nan"), float("inf")
+    broken = [OSError("no bus"), OSError("no bus"), Power(nan, "rail", 0.0), Power(inf, "rail", 0.0), "3 W"]
+    says = [fine, *broken, Power(-1.0, "rail", 0.0), Power(4.0, "rail", nan)]
+    service = make_service(bundle, backend, meter=BrokenMeter(*says))
+    found = [parsed(service.metrics) for _ in says]
+    assert [one.get("wenet_power_watts rail") for one in found] == [3.0, *[None] * 6, 4.0]
+    assert [one.get("wenet_power_sample_age_seconds") for one in found] == [0.5, *[None] * 7]
+    assert all("wenet_queue_depth" in one for one in found)
+    assert [one.message for one in caplog.records if "OSError" in one.message] == [
+        "the meter gives no power: OSError: no bus"
+    ]
+    service.runtime.close()
+
+
+@pytest.mark.parametrize("energy_mj", [-1.0, float("nan"), float("inf"), -float("inf")])
+def test_an_impossible_energy_is_left_out_and_all_else_is_counted(held_client: Client, energy_mj: float) -> None:
+    assert held_client.service is not None
+    metrics = held_client.service.metrics
+    metrics.answered(answer(held_client, energy_mj=2000.0), latency_ms=1.0, rows=1, met=None, in_time=True)
+    metrics.answered(answer(held_client, energy_mj=energy_mj), latency_ms=1.0, rows=1, met=None, in_time=True)
+    found = parsed(metrics)
+    assert found["wenet_requests_total ok"] == 2
+    assert found["wenet_energy_joules_total none"] == 2.0
+
+
+def test_what_cannot_be_counted_is_not_counted_in_part(held_client: Client) -> None:
+    assert held_client.service is not None
+    metrics = held_client.service.metrics
+    before = parsed(metrics)
+    with pytest.raises(KeyError):
+        metrics.answered(answer(held_client, mode_id="m9"), latency_ms=1.0, rows=1, met=None, in_time=True)
+    assert {name for name in parsed(metrics) if name.startswith("wenet_requests")} == {
+        name for name in before if name.startswith("wenet_requests")
+    }
+
+
+@pytest.mark.parametrize(
+    ("met", "in_time", "reason", "outcome"),
+    [
+        (True, True, "fits", "ok"),
+        (None, True, "fits", "ok"),
+        (False, True, "degraded", "degraded"),  # it missed its energy, not its deadline
+        (False, True, "fits", "ok"),
+        (False, False, "fits", "late"),
+        (False, False, "degraded", "late"),
+    ],
+)
+def test_only_what_came_after_its_deadline_is_late(
+    held_client: Client, met: Optional[bool], in_time: bool, reason: str, outcome: str
+) -> None:
+    assert held_client.service is not None
+    metrics = held_client.service.metrics
+    metrics.answered(answer(held_client, reason=reason), latency_ms=1.0, rows=1, met=met, in_time=in_time)
+    found = {name: value for name, value in parsed(metrics).items() if name.startswith("wenet_requests_total")}
+    assert found == {f"wenet_requests_total {outcome}": 1}
 
 
 def test_waiting_and_running_work_is_shown(held_client: Client, backend: SettableBackend) -> None:

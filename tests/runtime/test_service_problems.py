@@ -1,6 +1,7 @@
 """Every error raised on purpose has its slug and status; whatever else happens is `internal`."""
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def test_every_problem_is_rendered_in_full(slug: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("predicted_ms", "retry_ms", "retry_s"), [(20.5, 11, "1"), (2510.0, 2500, "3"), (10.2, 1, "1")]
+    ("predicted_ms", "retry_ms", "retry_s"), [(20.5, 11, "1"), (2510.0, 2500, "3"), (10.2, 1, "1"), (9.0, 1000, "1")]
 )
 def test_an_infeasible_budget_says_when_it_may_be_met(predicted_ms: float, retry_ms: int, retry_s: str) -> None:
     error = errors.InfeasibleBudget("x", budget_ms=10.0, predicted_ms=predicted_ms, fastest_mode="m0")
@@ -64,6 +65,19 @@ def test_an_infeasible_budget_says_when_it_may_be_met(predicted_ms: float, retry
     assert (members["budget_ms"], members["predicted_ms"], members["fastest_mode"]) == (10.0, predicted_ms, "m0")
     assert members["executed"] is False
     assert response.headers["wenet-predicted-ms"] == f"{predicted_ms:.3f}"
+
+
+@pytest.mark.parametrize(("wait_ms", "told_ms"), [(100.0, 100), (99.2, 100), (0.0, 1), (math.inf, 1000)])
+def test_the_wait_that_the_refusal_knows_is_told(wait_ms: float, told_ms: int) -> None:
+    error = errors.InfeasibleBudget("x", budget_ms=10.0, predicted_ms=12.0, fastest_mode="m0")
+    error.retry_after_ms = wait_ms
+    assert json.loads(bytes(problem_response(problem_of(error), REQUEST).body))["retry_after_ms"] == told_ms
+
+
+def test_a_prediction_that_is_no_number_is_left_out() -> None:
+    problem = problem_of(errors.BudgetImpossible("x", budget_ms=10.0, predicted_ms=math.inf, fastest_mode="m0"))
+    assert problem.headers == {}
+    assert problem.extra == {"budget_ms": 10.0, "fastest_mode": "m0", "executed": False}
 
 
 @pytest.mark.parametrize("executed", [True, False])

@@ -100,6 +100,32 @@ def test_a_value_out_of_range_is_refused_by_flag_and_variable(name: str, value: 
         load_settings({name: value})
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"energy_wh": 10.0}, "--energy-wh and --hours go together: give both, or --power-w"),
+        ({"hours": 10.0}, "--energy-wh and --hours go together: give both, or --power-w"),
+        (
+            {"power_w": 5.0, "energy_wh": 10.0, "hours": 2.0},
+            "--power-w and --energy-wh are two budgets for one thing: give one of them",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_before_anything_is_built(
+    flags: Dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings(flags)
+    assert str(refused.value) == said
+
+
+def test_settings_of_several_sources_can_contradict_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WENET_HOURS", "2")
+    with pytest.raises(SettingsError, match="go together"):
+        load_settings({"power_w": 5.0})
+    assert load_settings({"energy_wh": 5.0}).hours == 2
+
+
 def test_a_variable_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WENET_PORT", "http")
     with pytest.raises(SettingsError, match=r"WENET_PORT\) is 'http'"):

@@ -5,7 +5,7 @@ import sys
 from collections import deque
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional
+from typing import TYPE_CHECKING, Any, Deque, Dict, Iterable, Optional
 
 import typer
 
@@ -27,13 +27,15 @@ _CHOSEN = {
     "guard": "the guard against escalations fell back to the static choice",
 }
 _REFUSED = {
-    "deadline-infeasible": "no allowed mode would have finished in time",
-    "budget-impossible": "no allowed mode meets the budget even on an idle device",
+    "deadline-infeasible": "no allowed mode would have surely finished in time",
+    "budget-impossible": "no allowed mode meets what was asked, even on an idle device",
+    "energy-unavailable": "no allowed mode's energy is known",
     "queue-full": "too many requests waited",
     "not-ready": "no allowed mode was resident",
     "draining": "the server was shutting down",
     "deadline-exceeded": "its budget ended",
 }
+_NO_ROOM = "a request accepted before would have missed its deadline"
 
 
 def explain(
@@ -54,8 +56,10 @@ def explain(
             raise SettingsError(f"--last is {last}: give how many decisions to show, at least 1")
         from wenet_runtime.decision import members_of
         from wenet_runtime.decision_file import read_log
-        from wenet_runtime.decision_summary import Summary
+        from wenet_runtime.decision_summary import KEPT, Summary
 
+        if last is not None and last > KEPT:
+            raise SettingsError(f"--last is {last}: give at most {KEPT}")
         reading = read_log(sys.stdin.buffer if log == "-" else Path(log))
         wanted: Iterable[Decision] = (
             one
@@ -65,7 +69,7 @@ def explain(
         if last is not None:
             wanted = deque(wanted, maxlen=last)
         summary = Summary()
-        shown: List[Dict[str, Any]] = []
+        shown: Deque[Dict[str, Any]] = deque(maxlen=KEPT)  # a log may be of any length
         for decision in wanted:
             summary.add(decision)
             if as_json:
@@ -76,8 +80,16 @@ def explain(
         if not summary.decisions and request is not None:
             fail(f"no such decision of request '{request[:128]}' in {_named(log)}", EXIT_FAILURE)
         if as_json:
-            bad = {"count": reading.bad, "first": reading.named}
-            print(json.dumps({"summary": summary.members(), "bad_lines": bad, "decisions": shown}, indent=1))
+            left_out = summary.decisions - len(shown)
+            if left_out:
+                say(f"warning: only the last {KEPT} decisions are listed; the {left_out} before are in the summary")
+            found = {
+                "summary": summary.members(),
+                "bad_lines": {"count": reading.bad, "first": reading.named},
+                "left_out": left_out,
+                "decisions": list(shown),
+            }
+            print(json.dumps(found, indent=1, allow_nan=False))
         else:
             print("\n".join(summary.lines()))
 
@@ -115,7 +127,8 @@ def sentence(one: "Decision") -> str:
 
     parts = [f"{_head(one)} {_asked(one)}; {_got(one)}."]
     if one.passed_over is not None:
-        parts.append(_over(Passed(*one.passed_over)))
+        passed = Passed(*one.passed_over)
+        parts.append(_fastest(passed) if one.mode_id is None else _over(passed))
     if one.median_ms is not None and one.mode_id is not None:
         parts.append(_latency(one))
     if one.energy_mj is not None or one.measured_mj is not None:
@@ -148,9 +161,10 @@ def _asked(one: "Decision") -> str:
 
 def _got(one: "Decision") -> str:
     if one.mode_id is None:
-        why = _REFUSED.get(one.reason, one.reason)
+        crowded = one.passed_over is not None and one.passed_over[1] == "no-room"
+        why = _NO_ROOM if crowded else _REFUSED.get(one.reason, one.reason)
         return f"expired unanswered: {why}" if one.outcome == "expired" else f"{one.outcome}: {why}"
-    how = {"answered": "answered", "late": "answered late", "expired": "ran too late"}.get(one.outcome, one.outcome)
+    how = {"late": "finished late"}.get(one.outcome, one.outcome)
     why = _CHOSEN.get(one.reason, one.reason)
     if one.first is not None:
         why = "it was sure enough" if one.first == one.mode_id else f"{one.first} was tried first and not sure enough"
@@ -167,9 +181,26 @@ def _over(passed: "Passed") -> str:
         "too-dear": f"would have taken {value} {unit}, more than the {limit} allowed.",
         "over-power": f"would have taken {value} {unit} above idle; the power budget left {limit}.",
         "no-room": f"would have taken up to {value} {unit}; those who wait, or may come, left {limit} {unit}.",
+        "not-worth": f"is {_points(passed.value)} more accurate, and would have cost later requests "
+        f"{_points(passed.limit)}.",
         "not-resident": "was not loaded.",
     }
     return f"{passed.mode_id} {texts.get(passed.why, f'was passed over ({passed.why}: {value} against {limit}).')}"
+
+
+def _fastest(passed: "Passed") -> str:
+    """Of a request that never ran: what its fastest mode was predicted to do."""
+    if passed.value is None:
+        return f"The fastest allowed mode was {passed.mode_id}."
+    text = f"{passed.mode_id} was predicted to end after {_ms(passed.value)}"
+    if passed.limit is None:
+        return f"{text}."
+    unsure = ", but not surely enough" if passed.why == "too-slow" and passed.value <= passed.limit else ""
+    return f"{text} of the {_ms(passed.limit)}{unsure}."
+
+
+def _points(accuracy: Optional[float]) -> str:
+    return "an unknown number of points" if accuracy is None else f"{100 * accuracy:.3g} points"
 
 
 def _latency(one: "Decision") -> str:

@@ -23,25 +23,34 @@ def serve_until_drained(settings: Settings) -> None:
         fail(str(error), EXIT_BIND)
     with _bound(settings) as listener:
         daemon = open_daemon(settings, progress)
-        server = Server(
-            daemon.app,
-            daemon.runtime,
-            host=settings.host,
-            port=settings.port,
-            drain_delay_s=settings.drain_delay_s,
-            drain_timeout_s=settings.drain_timeout_s,
-            on_ready=lambda: _announce(daemon, settings, listener.getsockname()[1]),
-        )
-        _listen(listener, settings)
-        # What has been made until now stays: a full collection of it would stop requests for a tenth of a second.
-        gc.collect()
-        gc.freeze()
-        server.run(sockets=[listener])
-    finished = daemon.close(timeout_s=0.0 if server.abandoned else settings.drain_timeout_s)
-    if server.abandoned or not finished:
-        fail(f"{max(1, server.abandoned)} accepted requests were abandoned after the drain's time", EXIT_FAILURE)
+        abandoned = 0
+        try:
+            abandoned = _serve(daemon, settings, listener)
+        finally:
+            finished = daemon.close(timeout_s=0.0 if abandoned else settings.drain_timeout_s)
+    if abandoned or not finished:
+        fail(f"{max(1, abandoned)} accepted requests were abandoned after the drain's time", EXIT_FAILURE)
     say("drained")
     raise typer.Exit(0)
+
+
+def _serve(daemon: Daemon, settings: Settings, listener: socket.socket) -> int:
+    """Serve until drained; returns how many accepted requests were abandoned."""
+    server = Server(
+        daemon.app,
+        daemon.runtime,
+        host=settings.host,
+        port=settings.port,
+        drain_delay_s=settings.drain_delay_s,
+        drain_timeout_s=settings.drain_timeout_s,
+        on_ready=lambda: _announce(daemon, settings, listener.getsockname()[1]),
+    )
+    _listen(listener, settings)
+    # What has been made until now stays: a full collection of it would stop requests for a tenth of a second.
+    gc.collect()
+    gc.freeze()
+    server.run(sockets=[listener])
+    return server.abandoned
 
 
 def _bound(settings: Settings) -> socket.socket:

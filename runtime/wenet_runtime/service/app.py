@@ -1,9 +1,11 @@
 """The application: its routes, and how errors leave it."""
 
+import math
 from dataclasses import asdict
 from typing import Any, Dict, FrozenSet, Optional
 
 from fastapi import FastAPI, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -11,7 +13,9 @@ from wenet_runtime import __version__
 from wenet_runtime.bundle import Mode
 from wenet_runtime.decision import members_of
 from wenet_runtime.errors import WeNetError
+from wenet_runtime.forecast import Forecast
 from wenet_runtime.pool import Cost
+from wenet_runtime.service.device_watch import DeviceWatch
 from wenet_runtime.service.encoding import json_bytes
 from wenet_runtime.service.envelope import App, Envelope
 from wenet_runtime.service.inference import Service
@@ -20,12 +24,13 @@ from wenet_runtime.service.metrics import CONTENT_TYPE
 from wenet_runtime.service.problems import PROBLEMS, Problem, problem_of, problem_response
 
 
-def create_app(service: Service, *, hosts: Optional[FrozenSet[str]] = None) -> App:
+def create_app(service: Service, *, hosts: Optional[FrozenSet[str]] = None, watch: Optional[DeviceWatch] = None) -> App:
     """Build the ASGI application.
 
     Args:
         service: what it serves.
         hosts: names that `Host` may carry; None for any.
+        watch: what is known of the device's heat and power setting; None if nothing is.
     """
     # The stock /docs page loads scripts from elsewhere, so there is none yet.
     app = FastAPI(title="wenet-runtime", version=__version__, docs_url=None, redoc_url=None)
@@ -36,7 +41,9 @@ def create_app(service: Service, *, hosts: Optional[FrozenSet[str]] = None) -> A
 
     @app.get("/modes", summary="The modes and what they cost here")
     async def modes(request: Request) -> Response:
-        return _json_response(_modes(service))
+        # The trends of all zones take some milliseconds on a small board: not on the event loop.
+        device = await run_in_threadpool(_device, watch)
+        return _json_response(_modes(service, device))
 
     @app.get("/metrics", summary="Prometheus metrics")
     async def metrics(request: Request) -> Response:
@@ -85,9 +92,10 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     return problem_response(Problem(slug, text, headers=error.headers), request)
 
 
-def _modes(service: Service) -> Dict[str, Any]:
+def _modes(service: Service, device: Dict[str, Any]) -> Dict[str, Any]:
     """The body of GET /modes."""
-    runtime, defaults = service.runtime, service.defaults
+    runtime, defaults, log = service.runtime, service.defaults, service.decisions.log
+    forecast = runtime.forecast()  # once, so that all modes are seen at one instant
     total = sum(service.metrics.served.values())
     costs = runtime.pool.costs
     return {
@@ -105,12 +113,27 @@ def _modes(service: Service) -> Dict[str, Any]:
         "memory_mb": _rounded(runtime.pool.memory_mb),
         "power": None if runtime.power is None else asdict(runtime.power),
         "guard": None if runtime.guard is None else asdict(runtime.guard),
-        "decisions": [members_of(one) for one in service.decisions.log.latest(SHOWN_DECISIONS)],
-        "modes": [_mode(service, mode, costs[mode.id], total) for mode in service.bundle.modes],
+        "device": device,
+        "decision_log": {"dropped": log.dropped, "failure": log.failure},
+        "decisions": [members_of(one) for one in log.latest(SHOWN_DECISIONS)],
+        "modes": [_mode(service, mode, forecast, costs[mode.id], total) for mode in service.bundle.modes],
     }
 
 
-def _mode(service: Service, mode: Mode, cost: Cost, total: int) -> Dict[str, Any]:
+def _device(watch: Optional[DeviceWatch]) -> Dict[str, Any]:
+    """How hot the device is, and what holds it down; null where that is unknown, or never comes."""
+    hottest = None if watch is None else watch.hottest
+    left_s = None if watch is None else watch.seconds_to_limit
+    return {
+        "temperature_c": _rounded(None if hottest is None else hottest.temperature_c),
+        "slope_c_per_s": _rounded(None if hottest is None else hottest.slope_c_per_s),
+        "seconds_to_limit": _rounded(None if left_s is None or math.isinf(left_s) else left_s),
+        "throttled": None if watch is None else watch.throttled,
+        "power_setting": None if watch is None else watch.power_setting,
+    }
+
+
+def _mode(service: Service, mode: Mode, forecast: Forecast, cost: Cost, total: int) -> Dict[str, Any]:
     profile = service.runtime.controller.profiles.get(mode.id)  # none of a mode that its memory keeps out
     percentiles = (None, None, None) if profile is None else (profile.p50_ms, profile.p95_ms, profile.p99_ms)
     served = service.metrics.served[mode.id]
@@ -122,7 +145,7 @@ def _mode(service: Service, mode: Mode, cost: Cost, total: int) -> Dict[str, Any
         "params": mode.params,
         "accuracy": mode.accuracy.value,
         "latency_ms": {name: _rounded(value) for name, value in zip(("p50", "p95", "p99"), percentiles)},
-        "predicted_ms": _predicted(service, mode),
+        "predicted_ms": _predicted(service, mode, forecast),
         "energy_mj": _rounded(None if profile is None else profile.energy_mj),
         "energy_source": "none" if profile is None else profile.energy_source,
         "resident": cost.resident,
@@ -133,13 +156,12 @@ def _mode(service: Service, mode: Mode, cost: Cost, total: int) -> Dict[str, Any
     }
 
 
-def _predicted(service: Service, mode: Mode) -> Optional[Dict[str, Any]]:
+def _predicted(service: Service, mode: Mode, forecast: Forecast) -> Optional[Dict[str, Any]]:
     """What a row is predicted to take now: half of the requests, and the share asked for."""
     controller = service.runtime.controller
     at = controller.predictor.index.get(mode.id)
     if at is None:
         return None
-    forecast = controller.forecast(1)
     share = f"p{100 * controller.attainment:g}"
     return {"p50": _rounded(forecast.medians_ms[at]), share: _rounded(forecast.bounds_ms[at])}
 

@@ -1,6 +1,7 @@
 """Puts a daemon together: settings → bundle, engines, profile, runtime, application."""
 
 import ipaddress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import FrozenSet, Optional
 
@@ -9,7 +10,6 @@ from wenet_runtime.canary import golden_inputs
 from wenet_runtime.controller import Controller
 from wenet_runtime.decision_log import DecisionLog
 from wenet_runtime.errors import SettingsError
-from wenet_runtime.loader import Loader
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.app import create_app
 from wenet_runtime.service.deciding import cascade_of, check_feasible, make_scheduler
@@ -21,6 +21,7 @@ from wenet_runtime.service.inference import Service
 from wenet_runtime.service.metrics import Metrics
 from wenet_runtime.service.opening import Progress, open_device, silent
 from wenet_runtime.service.options import Defaults
+from wenet_runtime.service.planner import Planner
 from wenet_runtime.settings import Settings
 
 
@@ -33,14 +34,16 @@ class Daemon:
     app: App
     log: DecisionLog
     watch: DeviceWatch
+    planner: Planner
     chosen: str = ""  # why this engine, where it was chosen by measuring
 
     def close(self, timeout_s: float) -> bool:
         """Finish accepted work and free everything; False if that took longer."""
-        self.watch.close()
-        finished = self.runtime.close(timeout_s)
-        self.log.close()
-        return finished
+        with ExitStack() as stack:  # each is closed whatever the others do
+            stack.callback(self.log.close)
+            stack.callback(self.planner.close)
+            self.watch.close()
+            return self.runtime.close(timeout_s)
 
 
 def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
@@ -52,24 +55,21 @@ def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
         SettingsError: the bind address needs authentication; see `check_bind`.
     """
     check_bind(settings)
-    device = open_device(settings, progress)
-    modes = [mode for mode in device.bundle.modes if mode.id in device.profiles]
-    idle_w = device.meter.idle_w if settings.idle_w is None else settings.idle_w
-    controller = Controller(modes, device.profiles, settings.attainment, idle_w=idle_w)
-    defaults = Defaults(
-        settings.budget_ms,
-        settings.budget_mj,
-        settings.min_accuracy,
-        settings.mode,
-        settings.on_miss,
-        settings.priority,
-    )
-    loader: Optional[Loader] = None
-    try:
+    with ExitStack() as failed:
+        device = open_device(settings, progress)
+        opened = failed.enter_context(ExitStack())  # closed by the runtime once there is one
+        opened.callback(device.close)
+        idle_w = device.meter.idle_w if settings.idle_w is None else settings.idle_w
+        modes = [mode for mode in device.bundle.modes if mode.id in device.profiles]
+        controller = Controller(modes, device.profiles, settings.attainment, idle_w=idle_w)
         loader = device.loader(settings)
+        if loader is not None:
+            opened.callback(loader.close)
         check_feasible(controller, settings, device.pool.residency.out)
         cascade = cascade_of(device.bundle, settings)
-        scheduler = make_scheduler(controller, device.bundle, settings, idle_w, cascade)
+        planner = Planner()
+        failed.callback(planner.close)
+        scheduler = make_scheduler(controller, device.bundle, settings, idle_w, cascade, planner.plan)
         if device.bundle.manifest.preprocess is not None:
             warm_up(device.bundle.manifest.preprocess)
         runtime = Runtime(
@@ -81,30 +81,46 @@ def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
             warmup=golden_inputs(device.bundle, rows=1),
             engine_core=settings.engine_core,
         )
-    except BaseException:
-        if loader is not None:
-            loader.close()
-        device.close()
-        raise
-    metrics = Metrics(device.bundle, runtime)
-    log = DecisionLog(path=settings.decision_log)
-    service = Service(device.bundle, runtime, metrics, defaults, Decisions(log, controller))
-    watch = DeviceWatch(
+        opened.pop_all()
+        failed.callback(runtime.close)
+        log = DecisionLog(path=None if settings.decision_log is None else settings.decision_log.expanduser())
+        failed.callback(log.close)
+        watch = _watch(runtime)
+        failed.callback(watch.close)
+        metrics = Metrics(device.bundle, runtime, log=log, watch=watch)
+        service = Service(device.bundle, runtime, metrics, _defaults(settings), Decisions(log, controller))
+        app = create_app(service, hosts=allowed_hosts(settings), watch=watch)
+        watch.start()
+        failed.pop_all()
+    return Daemon(device.bundle, runtime, app, log, watch, planner, device.chosen)
+
+
+def _defaults(settings: Settings) -> Defaults:
+    """What holds for requests that bring no options of their own."""
+    return Defaults(
+        settings.budget_ms,
+        settings.budget_mj,
+        settings.min_accuracy,
+        settings.mode,
+        settings.on_miss,
+        settings.priority,
+    )
+
+
+def _watch(runtime: Runtime) -> DeviceWatch:
+    """What tells the runtime how its device changes, and that time passes."""
+
+    def throttled(now: bool) -> None:
+        runtime.controller.throttled = now
+
+    return DeviceWatch(
         Callbacks(
             clock_changed=lambda by: runtime.tell(lambda predictor: predictor.clock_changed(by)),
-            throttled=lambda now: _throttled(runtime, metrics, now),
+            throttled=throttled,
             power_setting_changed=lambda name: runtime.tell(lambda predictor: predictor.power_setting_changed()),
+            ticked=runtime.tick,
         )
     )
-    watch.start()
-    app = create_app(service, hosts=allowed_hosts(settings))
-    return Daemon(device.bundle, runtime, app, log, watch, device.chosen)
-
-
-def _throttled(runtime: Runtime, metrics: Metrics, now: bool) -> None:
-    """Heat holds the device down, or does no longer."""
-    runtime.controller.throttled = now
-    metrics.throttled("thermal", now)
 
 
 def is_loopback(host: str) -> bool:

@@ -1,6 +1,5 @@
 """Settings → the scheduler: what decides, what it may spend, and what it may try first."""
 
-import threading
 import time
 from typing import Callable, Mapping, Optional
 
@@ -12,15 +11,21 @@ from wenet_runtime.cascade import Cascade
 from wenet_runtime.controller import Controller
 from wenet_runtime.errors import BudgetImpossible, EnergyUnavailable, SettingsError
 from wenet_runtime.escalation import Escalation
+from wenet_runtime.outlook import here_and_now
 from wenet_runtime.power_budget import PowerBudget
 from wenet_runtime.scheduler import Scheduler
 from wenet_runtime.settings import Settings
 
 
 def make_scheduler(
-    controller: Controller, bundle: Bundle, settings: Settings, idle_w: Optional[float], cascade: Optional[Cascade]
+    controller: Controller,
+    bundle: Bundle,
+    settings: Settings,
+    idle_w: Optional[float],
+    cascade: Optional[Cascade],
+    plan: Callable[[Callable[[], None]], None] = here_and_now,
 ) -> "Scheduler[Ask]":
-    """The scheduler of a daemon.
+    """The scheduler of a daemon; `plan` runs what may take some milliseconds.
 
     Raises:
         EnergyUnavailable, SettingsError: see `power_budget`.
@@ -32,13 +37,8 @@ def make_scheduler(
         batching=Batching(rows, settings.max_delay_ms),
         power=power_budget(controller, settings, idle_w),
         escalation=None if cascade is None else Escalation(cascade),
-        plan=_elsewhere,
+        plan=plan,
     )
-
-
-def _elsewhere(work: Callable[[], None]) -> None:
-    """Planning takes some milliseconds, which neither the server's nor the engine's thread has to spare."""
-    threading.Thread(target=work, name="wenet-planner", daemon=True).start()
 
 
 def cascade_of(bundle: Bundle, settings: Settings) -> Optional[Cascade]:
@@ -60,18 +60,20 @@ def power_budget(controller: Controller, settings: Settings, idle_w: Optional[fl
 
     Raises:
         EnergyUnavailable: no mode's energy is known.
-        SettingsError: settings that do not go together, or not without --idle-w.
+        SettingsError: the idle board's watts are unknown, or no less than the average or than what the modes draw.
     """
-    if (settings.energy_wh is None) != (settings.hours is None):
-        raise SettingsError("--energy-wh and --hours go together: give both, or --power-w")
     if settings.power_w is None and settings.energy_wh is None:
         return None
-    if settings.power_w is not None and settings.energy_wh is not None:
-        raise SettingsError("--power-w and --energy-wh are two budgets for one thing: give one of them")
+    forecast = controller.forecast(1)
+    if all(energy is None for energy in forecast.energies_mj):
+        raise EnergyUnavailable("--power-w and --energy-wh need a source of energy: choose --meter")
     if idle_w is None:
         raise SettingsError("--power-w and --energy-wh count the idle board too: give --idle-w, or a --meter")
-    if all(price is None for price in controller.forecast(1).prices_mj):
-        raise EnergyUnavailable("--power-w and --energy-wh need a source of energy: choose --meter")
+    if not any(forecast.prices_mj):
+        raise SettingsError(
+            f"an idle board of {idle_w:.3g} W is more than the modes themselves draw by their profiles: "
+            "correct --idle-w, or profile again with a --meter of the whole board"
+        )
     if settings.energy_wh is not None and settings.hours is not None:
         average_w = settings.energy_wh / settings.hours
         _check_above_idle(average_w, idle_w, f"--energy-wh {settings.energy_wh:g} for --hours {settings.hours:g}")

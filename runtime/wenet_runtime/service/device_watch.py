@@ -44,11 +44,13 @@ class Callbacks(NamedTuple):
         clock_changed: the fastest clock is now this times what it was.
         throttled: heat holds the device down, or does no longer; first told when it is first known.
         power_setting_changed: the new one.
+        ticked: once a period, whatever the readings say; for what has to know that time passes.
     """
 
     clock_changed: Callable[[float], None] = _nothing
     throttled: Callable[[bool], None] = _nothing
     power_setting_changed: Callable[[str], None] = _nothing
+    ticked: Callable[[], None] = lambda: None
 
 
 class Steady:
@@ -138,6 +140,12 @@ class DeviceWatch:
         times = [one.seconds_to_limit for one in list(self.trends.values())]
         return min((one for one in times if one is not None), default=None)
 
+    @property
+    def hottest(self) -> Optional[ThermalTrend]:
+        """The trend of the zone that is the hottest now; None while no temperature is known."""
+        known = [one for one in list(self.trends.values()) if one.temperature_c is not None]
+        return max(known, key=lambda one: one.temperature_c or 0.0, default=None)
+
     def start(self) -> None:
         """Watch until closed."""
         self._thread = threading.Thread(target=self._run, name="wenet-device-watch", daemon=True)
@@ -157,6 +165,10 @@ class DeviceWatch:
 
     def look(self) -> None:
         """Read once and tell what changed. Never raises: each kind of failure is logged once."""
+        try:
+            self._told.ticked()
+        except Exception as error:  # noqa: BLE001 - no callback may end the watch
+            self._failed(error)
         try:
             state = self._read()
         except Exception as error:  # noqa: BLE001 - no sensor may end the watch

@@ -13,14 +13,14 @@ from starlette.responses import Response
 
 from wenet_runtime.budget import Deadline, RequestOptions
 from wenet_runtime.bundle import Bundle
-from wenet_runtime.errors import DeadlineExceeded
+from wenet_runtime.errors import DeadlineExceeded, Refused
 from wenet_runtime.result import Result
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.bodies import OCTETS, decode, media_type, read_body
-from wenet_runtime.service.decisions import Decisions
+from wenet_runtime.service.decisions import Asked, Decisions
 from wenet_runtime.service.metrics import Metrics
 from wenet_runtime.service.options import Defaults, header_options, parameter_options, request_options
-from wenet_runtime.service.problems import problem_of, problem_response
+from wenet_runtime.service.problems import Problem, problem_of, problem_response
 from wenet_runtime.service.replies import encode, response, result_headers, result_parameters, wanted_reply
 
 # Most answers come sooner than this; only a request that waits longer is watched for its client leaving.
@@ -52,13 +52,20 @@ async def infer(service: Service, request: Request) -> Response:
     except Exception as error:  # noqa: BLE001 - every failure is counted and answered as a problem
         problem = problem_of(error)
         service.metrics.failed(problem.slug)
-        service.decisions.failed(request.scope["wenet.request_id"], problem, request.scope.get("wenet.options"))
+        asked: Optional[Asked] = request.scope.get("wenet.asked")
+        if asked is not None:
+            why = error.why if isinstance(error, Refused) else Refused.why
+            service.decisions.failed(asked, problem, why, service.runtime.queue_depth, time.monotonic())
         if problem.slug == "internal":  # the client is told its request's id, the log why
             _LOG.exception("request %s failed", request.scope["wenet.request_id"])
-        latency_ms = (time.monotonic() - request.scope["wenet.start_s"]) * 1e3
-        problem.headers["WeNet-Latency-Ms"] = f"{latency_ms:.3f}"
-        problem.headers["Server-Timing"] = f"total;dur={latency_ms:.3f}"
-        return problem_response(problem, request)
+        return _problem_response(problem, request)
+
+
+def _problem_response(problem: Problem, request: Request) -> Response:
+    latency_ms = (time.monotonic() - request.scope["wenet.start_s"]) * 1e3
+    problem.headers["WeNet-Latency-Ms"] = f"{latency_ms:.3f}"
+    problem.headers["Server-Timing"] = f"total;dur={latency_ms:.3f}"
+    return problem_response(problem, request)
 
 
 async def _answer(service: Service, request: Request) -> Response:
@@ -74,15 +81,15 @@ async def _answer(service: Service, request: Request) -> Response:
     else:
         decoded = await run_in_threadpool(decode, media, body, length, manifest)
     options = request_options(headers, parameter_options(decoded.parameters), service.defaults)
-    request.scope["wenet.options"] = options
+    rows = next(iter(decoded.inputs.values())).shape[0]
+    deadline = Deadline(start_s, options.effective_ms)
+    asked = request.scope["wenet.asked"] = Asked(request.scope["wenet.request_id"], rows, options, deadline)
     wanted = wanted_reply(
         request, manifest, outputs=decoded.outputs, raw=decoded.raw_reply, request_id=decoded.request_id
     )
     decoded_s = time.monotonic()
     result = await _run(service, request, decoded.inputs, options, start_s)
 
-    rows = next(iter(decoded.inputs.values())).shape[0]
-    deadline = Deadline(start_s, options.effective_ms)
     met = _met(result, options, deadline, time.monotonic())
     latency_ms = (time.monotonic() - start_s) * 1e3
     parameters = result_parameters(result, latency_ms=latency_ms, met=met)
@@ -93,17 +100,22 @@ async def _answer(service: Service, request: Request) -> Response:
     latency_ms = (now_s - start_s) * 1e3
     service.runtime.observe_overhead((now_s - result.finished_s) * 1e3)
     met = _met(result, options, deadline, now_s)
-    if met is False and _must_be_timely(options, deadline, now_s):
-        raise DeadlineExceeded(
+    if _must_be_timely(options, deadline, now_s):  # an error to the client, and counted as what it was: it ran
+        late = DeadlineExceeded(
             f"answered after {latency_ms:.3g} ms, the budget was {deadline.limit_ms:g} ms",
             executed=True,
             budget_ms=deadline.limit_ms,
         )
-    parameters = result_parameters(result, latency_ms=latency_ms, met=met)
-    timing = _server_timing(start_s, received_s, decoded_s, result, encoding_s, now_s)
-    service.metrics.answered(result, latency_ms=latency_ms, rows=rows, met=met)
-    service.decisions.answered(request.scope["wenet.request_id"], result, rows, options, deadline, now_s)
-    return response(content, {**content_headers, **result_headers(parameters, timing)})
+        reply = _problem_response(problem_of(late), request)
+    else:
+        parameters = result_parameters(result, latency_ms=latency_ms, met=met)
+        timing = _server_timing(start_s, received_s, decoded_s, result, encoding_s, now_s)
+        reply = response(content, {**content_headers, **result_headers(parameters, timing)})
+    # Last, so that nothing that is counted here can still fail and be counted again.
+    service.decisions.answered(asked, result, now_s)
+    in_time = deadline.left_ms(now_s) >= 0
+    service.metrics.answered(result, latency_ms=latency_ms, rows=rows, met=met, in_time=in_time)
+    return reply
 
 
 def _met(result: Result, options: RequestOptions, deadline: Deadline, now_s: float) -> Optional[bool]:

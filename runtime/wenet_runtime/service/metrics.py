@@ -1,13 +1,19 @@
 """Prometheus metrics of one server; names and units are part of HTTP API v1."""
 
+import math
+from typing import Optional
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from wenet_runtime import __version__
 from wenet_runtime.bundle import Bundle
+from wenet_runtime.decision_log import DecisionLog
 from wenet_runtime.memory import MB
 from wenet_runtime.result import Result
 from wenet_runtime.runtime import Runtime
+from wenet_runtime.service.device_watch import DeviceWatch
 from wenet_runtime.service.problems import DECIDED
+from wenet_runtime.service.readings import Readings
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0)
@@ -20,9 +26,18 @@ class Metrics:
     Args:
         bundle: named in `wenet_bundle_info`.
         runtime: read for the gauges when metrics are asked for.
+        log: likewise, for what it dropped; None shows nothing of it.
+        watch: likewise, for temperatures and throttling; None shows none.
     """
 
-    def __init__(self, bundle: Bundle, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        runtime: Runtime,
+        *,
+        log: Optional[DecisionLog] = None,
+        watch: Optional[DeviceWatch] = None,
+    ) -> None:
         self._registry = CollectorRegistry()
         registry = self._registry
         self._runtime = runtime
@@ -41,9 +56,6 @@ class Metrics:
         self._decisions = Counter(
             "wenet_decisions", "Decisions by why a mode answered, or none", ["reason"], registry=registry
         )
-        self._throttled = Gauge(
-            "wenet_throttled", "1 while something holds the device's speed down", ["cause"], registry=registry
-        )
         self._switches = Counter("wenet_mode_switches", "Changes of mode", ["to", "reason"], registry=registry)
         self._energy = Counter("wenet_energy_joules", "Energy of inferences", ["rail"], registry=registry)
         self._active = Gauge("wenet_mode_active", "1 for the mode that answered last", ["mode"], registry=registry)
@@ -56,20 +68,28 @@ class Metrics:
         depth.set_function(lambda: runtime.queue_depth)
         inflight = Gauge("wenet_inflight_requests", "Requests accepted and not answered", registry=registry)
         inflight.set_function(lambda: runtime.pending)
-        self._power = Gauge("wenet_power_watts", "Power now", ["rail"], registry=registry)
-        self._age = Gauge("wenet_power_sample_age_seconds", "Age of the power reading", registry=registry)
+        registry.register(Readings(runtime, log, watch))
         build = Gauge("wenet_build_info", "1, labelled", ["version"], registry=registry)
         build.labels(__version__).set(1)
         info = Gauge("wenet_bundle_info", "1, labelled", ["sha256"], registry=registry)
         info.labels(bundle.sha256).set(1)
         self.served = {mode.id: 0 for mode in bundle.modes}
 
-    def answered(self, result: Result, *, latency_ms: float, rows: int, met: "bool | None") -> None:
-        """Count one executed request."""
-        outcome = "late" if met is False else "degraded" if result.reason == "degraded" else "ok"
+    def answered(self, result: Result, *, latency_ms: float, rows: int, met: "bool | None", in_time: bool) -> None:
+        """Count one executed request.
+
+        Args:
+            result: what was executed.
+            latency_ms: end to end.
+            rows: of the request.
+            met: whether its budgets held, that of energy included; None if it had none.
+            in_time: whether it was answered before its deadline; true if it had none.
+        """
+        outcome = "late" if not in_time else "degraded" if result.reason == "degraded" else "ok"
+        joules = None if result.energy_mj is None else result.energy_mj * rows / 1e3
+        self.served[result.mode_id] += 1
         self._requests.labels(outcome).inc()
         self._decisions.labels(result.reason).inc()
-        self.served[result.mode_id] += 1
         self._duration.labels(result.mode_id).observe(latency_ms / 1e3)
         self._queued.observe(result.queue_ms / 1e3)
         self._inference.labels(result.mode_id).observe(result.infer_ms / 1e3)
@@ -79,8 +99,8 @@ class Metrics:
             self._budgets.labels("true" if met else "false").inc()
         if result.switched:
             self._switches.labels(result.mode_id, result.reason).inc()
-        if result.energy_mj is not None:
-            self._energy.labels(result.energy_source).inc(result.energy_mj * rows / 1e3)
+        if joules is not None and 0.0 <= joules < math.inf:  # a counter takes nothing else, and a meter may be broken
+            self._energy.labels(result.energy_source).inc(joules)
 
     def failed(self, slug: str) -> None:
         """Count one request that got a problem instead of an answer."""
@@ -92,10 +112,6 @@ class Metrics:
         """Count one request whose client left."""
         self._requests.labels("cancelled").inc()
 
-    def throttled(self, cause: str, now: bool) -> None:
-        """Show whether something, e.g. `thermal`, slows the device. What was never told is absent, not 0."""
-        self._throttled.labels(cause).set(1 if now else 0)
-
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
         for mode_id in self.served:
@@ -105,10 +121,6 @@ class Metrics:
             self._memory.labels(mode_id).set(round(cost.memory_mb * MB))
             if cost.load_ms is not None:
                 self._load.labels(mode_id).set(cost.load_ms / 1e3)
-        power = self._runtime.meter.power()
-        if power is not None:
-            self._power.labels(power.rail).set(power.watts)
-            self._age.set(power.age_s)
         return generate_latest(self._registry)
 
 

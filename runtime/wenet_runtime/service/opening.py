@@ -1,5 +1,6 @@
 """Opens a bundle on this device: settings → engines in the cache, modes in a pool, and what each costs."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -66,8 +67,9 @@ class Device:
 
     def close(self) -> None:
         """Free the engines and stop the meter."""
-        self.pool.close()
-        self.meter.close()
+        with ExitStack() as stack:  # either is closed whatever the other does
+            stack.callback(self.meter.close)
+            self.pool.close()
 
 
 def open_cache(settings: Settings) -> DeviceCache:
@@ -143,21 +145,22 @@ def open_device(
     """
     bundle = Bundle(settings.bundle)
     _check_sizes(bundle, batch_sizes)
-    backend, chosen = _backend(settings, bundle)
-    meter = open_meter(settings)
-    cache = _cache(settings, bundle, backend)
-    if backend.name != "sim":  # what is simulated needs no model
-        cache.build(progress)
-    pool = Pool(bundle, backend, cache.artifact, progress, load=False, release=cache.release)
-    try:
+    with ExitStack() as failed:
+        meter = open_meter(settings)
+        failed.callback(meter.close)
+        backend, chosen = _backend(settings, bundle)
+        failed.callback(backend.close)  # closing twice, by the pool as well, is harmless
+        cache = _cache(settings, bundle, backend)
+        if backend.name != "sim":  # what is simulated needs no model
+            cache.build(progress)
+        pool = Pool(bundle, backend, cache.artifact, progress, load=False, release=cache.release)
+        failed.callback(pool.close)
         costs = Costs(settings, cache, pool, meter, backend, progress)
         if profile_again:
             profiles, measured = costs.again(batch_sizes, select)
         else:
             profiles, measured = costs.known_or_measured()
-    except BaseException:
-        pool.close()
-        raise
+        failed.pop_all()
     return Device(bundle, cache, pool, meter, profiles, measured, chosen)
 
 

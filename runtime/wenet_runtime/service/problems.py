@@ -31,8 +31,11 @@ PROBLEMS: Mapping[str, Tuple[int, str]] = {
     "not-ready": (503, "Server is not ready"),
     "deadline-exceeded": (504, "Budget ended before the answer"),
 }
-# These are a decision about the budget; the others say nothing about it.
-DECIDED = ("deadline-infeasible", "budget-impossible", "queue-full", "not-ready", "deadline-exceeded")
+# These say why no mode answered a request that there was nothing wrong with; they are written down as decisions.
+DECIDED = (
+    "budget-impossible", "energy-unavailable", "queue-full", "deadline-infeasible", "draining", "not-ready",
+    "deadline-exceeded",
+)  # fmt: skip
 PROBLEM_JSON = "application/problem+json"
 
 
@@ -89,27 +92,32 @@ def _extra(error: Exception) -> Dict[str, Any]:
     if isinstance(error, errors.DeadlineExceeded):
         return {"budget_ms": error.budget_ms, "executed": error.executed}
     if isinstance(error, errors.Refused):
-        members: Dict[str, Any] = {
+        return {
             "budget_ms": error.budget_ms,
             "predicted_ms": _rounded(error.predicted_ms),
             "fastest_mode": error.fastest_mode,
             "executed": False,
+            "retry_after_ms": _retry_after_ms(error),
         }
-        if error.retry_after_ms is not None:
-            members["retry_after_ms"] = max(1, math.ceil(error.retry_after_ms))
-        elif isinstance(error, errors.InfeasibleBudget) and error.predicted_ms and error.budget_ms:
-            members["retry_after_ms"] = max(1, math.ceil(error.predicted_ms - error.budget_ms))
-        return members
     return {}
 
 
+def _retry_after_ms(error: errors.Refused) -> Optional[int]:
+    """When to come back, in whole ms; None if nothing tells."""
+    wait_ms = error.retry_after_ms
+    if wait_ms is None and isinstance(error, errors.InfeasibleBudget) and error.predicted_ms and error.budget_ms:
+        missing_ms = error.predicted_ms - error.budget_ms
+        wait_ms = missing_ms if missing_ms > 0 else None  # it is not the mean that was too long
+    return None if wait_ms is None or not math.isfinite(wait_ms) else max(1, math.ceil(wait_ms))
+
+
 def _predicted(error: Exception) -> Dict[str, str]:
-    predicted_ms = getattr(error, "predicted_ms", None)
+    predicted_ms = _rounded(getattr(error, "predicted_ms", None))
     return {} if predicted_ms is None else {"WeNet-Predicted-Ms": f"{predicted_ms:.3f}"}
 
 
 def _rounded(value: Optional[float]) -> Optional[float]:
-    return None if value is None else round(value, 3)
+    return None if value is None or not math.isfinite(value) else round(value, 3)
 
 
 def problem_response(problem: Problem, request: Request) -> Response:
