@@ -10,7 +10,7 @@ from benchmarks.simulator.study import Outcome
 from wenet_trainer.plots import canvas, save
 
 COLUMNS = 4
-MARKERS = ("*", "o", "s", "D", "v", "P")
+MARKERS = ("*", "p", "o", "s", "D", "v", "P")
 
 
 def write_picture(outcomes: Sequence[Outcome], path: Path) -> None:
