@@ -30,6 +30,12 @@ class Pricing:
         if self._power is not None:
             self._power.arrived(rows, now_s)
 
+    def tick(self, now_s: float) -> None:
+        """Let time pass although nobody asks for anything."""
+        if self._power is not None:
+            self._power.plan(self._points, now_s)
+            self._power.tick(now_s)
+
     def price_mj(self, now_s: float) -> float:
         """What the next row may take above idle, mJ; infinite where nothing binds."""
         if self._power is None:

@@ -162,8 +162,7 @@ class Runtime:
     def tick(self) -> None:
         """Let time pass in what counts it: called about once a second, also when nobody asks."""
         with self._loop.changed:
-            if self._scheduler.power is not None:
-                self._scheduler.power.tick(time.monotonic())
+            self._scheduler.tick(time.monotonic())
 
     def observe_overhead(self, overhead_ms: float) -> None:
         """Feed back what a reply took after its inference."""

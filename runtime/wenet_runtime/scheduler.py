@@ -110,6 +110,10 @@ class Scheduler(Generic[Work]):
             self._outlook.missed()
         return found
 
+    def tick(self, now_s: float) -> None:
+        """Let time pass although nobody asks for anything."""
+        self._pricing.tick(now_s)
+
     def clear(self) -> List[Job[Work]]:
         """Take out everything that waits."""
         return self._queue.clear()

@@ -270,3 +270,12 @@ def test_impossible_requests_are_no_traffic(scheduler: "Scheduler[int]") -> None
         with pytest.raises(BudgetImpossible):
             offer(scheduler, at, now_ms=10.0 * at, budget_ms=0.5)
     assert scheduler._outlook._arrivals.traffic(scheduler.controller.forecast(1)) is None
+
+
+def test_time_that_passes_without_requests_is_counted(bundle: Bundle) -> None:
+    power = PowerBudget.battery(10.0, 10.0, 0.5, 0.0)
+    scheduler = make(bundle, power=power)
+    for second in range(2 * 3600):
+        scheduler.tick(float(second))
+    assert power.state.remaining_wh == pytest.approx(9.0, rel=0.02)
+    assert power.state.low is not None  # planned, although nothing came

@@ -152,7 +152,9 @@ def _asked(one: "Decision") -> str:
     if one.budget_ms is None:
         asked = f"{rows} without a deadline"
     else:
-        left = "" if one.left_ms is None else f", {_ms(one.left_ms)} of it left"
+        left = ""
+        if one.left_ms is not None:
+            left = f", {_ms(one.left_ms)} of it left" if one.left_ms > 0 else ", nothing of it left"
         asked = f"{rows} within {_ms(one.budget_ms)}{left}"
     cap = "" if one.cap_mj is None else f", at most {one.cap_mj:.3g} mJ"
     limits = f", limited by {', '.join(one.limits)}" if one.limits else ""
