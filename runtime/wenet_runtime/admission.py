@@ -89,12 +89,6 @@ class DeadlineQueue(Generic[Work]):
         """The most urgent job; None if none waits."""
         return self._entries[0][3] if self._entries else None
 
-    def clear(self) -> List[Job[Work]]:
-        """Take everything out, most urgent first."""
-        waiting = list(self)
-        self._entries.clear()
-        return waiting
-
     def put_behind(self, job: Job[Work]) -> None:
         """Let a waiting job give way to all others of its priority."""
         if self.remove(job):

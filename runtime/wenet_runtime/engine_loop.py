@@ -6,6 +6,7 @@ small device only delay each other.
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -132,7 +133,7 @@ class EngineLoop:
             self._scheduler.failed()
             self._settle_refused()
             self.running = 0
-            for job in self._scheduler.clear():
+            for job in self._scheduler.expired(math.inf):
                 if job.work.future.set_running_or_notify_cancel():
                     job.work.future.set_exception(EngineError("the scheduler failed: send again"))
 

@@ -114,12 +114,8 @@ class Scheduler(Generic[Work]):
         """Let time pass although nobody asks for anything."""
         self._pricing.tick(now_s)
 
-    def clear(self) -> List[Job[Work]]:
-        """Take out everything that waits."""
-        return self._queue.clear()
-
     def expired(self, now_s: float) -> List[Job[Work]]:
-        """Take out the waiting jobs whose time is over; they never run."""
+        """Take out the waiting jobs whose time is over, at infinity all of them; they never run."""
         ended = [job for job in self._queue if job.ends_s <= now_s]
         for job in ended:
             self._queue.remove(job)
