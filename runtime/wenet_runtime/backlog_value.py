@@ -6,7 +6,7 @@ budgets and gaps that were seen, is found by relative value iteration. Pure numb
 """
 
 from bisect import bisect_right
-from typing import List, NamedTuple, Optional, Sequence
+from typing import Callable, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ BINS = 96  # of work, up to the largest budget
 GAPS = 96  # quantiles that stand for all gaps
 BUDGETS = (0.125, 0.375, 0.625, 0.875)  # quantiles that stand for all budgets
 AGES = 6  # classes of time since the last arrival: bursts are not over at once
-SWEEPS = 60  # of one planning; the next one goes on from its values
+SWEEPS = 30  # of one planning; the next one goes on from its values
 CLOSE = 1e-4
 
 Floats = NDArray[np.float64]
@@ -75,12 +75,23 @@ class Behind(NamedTuple):
 
     def worth(self, work_ms: float) -> float:
         """Behind so much work."""
-        at = work_ms / self.step_ms
-        low = int(at)
-        last = len(self.values) - 1
-        if low >= last:
-            return self.values[last] - (at - last) * self.step_ms * self.beyond
-        return self.values[low] + (at - low) * (self.values[low + 1] - self.values[low])
+        return self.after(0.0)(work_ms)
+
+    def after(self, rest_ms: float) -> Callable[[float], float]:
+        """Behind a run, by its length, ms, and so much more; made once for all modes of a decision."""
+        values, step_ms = self.values, self.step_ms
+        last = len(values) - 1
+        per_step = step_ms * self.beyond
+
+        def worth(run_ms: float) -> float:
+            at = (run_ms + rest_ms) / step_ms
+            low = int(at)
+            if low >= last:
+                return values[last] - (at - last) * per_step
+            before = values[low]
+            return before + (at - low) * (values[low + 1] - before)
+
+        return worth
 
 
 def solve(traffic: Traffic, before: Optional[BacklogValue] = None) -> BacklogValue:

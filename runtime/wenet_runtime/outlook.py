@@ -2,13 +2,14 @@
 
 import itertools
 import math
-from typing import AbstractSet, Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from wenet_runtime.admission import DeadlineQueue, Job, Work
 from wenet_runtime.arrivals import Arrivals
 from wenet_runtime.backlog_value import BacklogValue, Traffic, solve
 from wenet_runtime.batching import Batching
 from wenet_runtime.controller import Controller
+from wenet_runtime.forecast import Forecast
 
 Future = Callable[[float], float]
 
@@ -38,6 +39,7 @@ class Outlook:
         self._plan = plan
         self._arrivals = Arrivals(controller.attainment)
         self._value: Optional[BacklogValue] = None
+        self._hull = _hull(controller.forecast(1))  # of an idle device: near enough for those who wait
 
     def arrived(self, job: Job[Work], present: int, now_s: float) -> None:
         """Take in an arrival, and how many jobs wait or run with it."""
@@ -66,6 +68,8 @@ class Outlook:
         """The work that would run before a job if all of it were hurried, ms; and whether the job would then make
         one behind it, of its own priority, miss a deadline that it meets without.
         """
+        if not len(queue):
+            return busy_ms, False
         work = _Work(self._controller, self._batching)
         waiting = iter(queue)
         for one in itertools.islice(waiting, queue.place(job)):
@@ -83,6 +87,8 @@ class Outlook:
 
     def room_ms(self, queue: DeadlineQueue[Work], jobs: Sequence[Job[Work]], rows: int, now_s: float) -> float:
         """What a run of these jobs may take so that the others, all of them hurried, still meet their deadlines."""
+        if not len(queue):
+            return math.inf
         controller = self._controller
         together: AbstractSet[int] = {id(job) for job in jobs} if len(jobs) > 1 else frozenset()
         forecast = controller.forecast(rows)
@@ -117,18 +123,36 @@ class Outlook:
             return None
         behind = self._value.behind(self._arrivals.age_ms(now_s))
         if not waiting:
-            return behind.worth
+            return behind.after(0.0)
         # Those who wait are reckoned to share one mode, the one that is best for them and the future together.
         forecast = self._controller.forecast(1)
         fastest_ms = min(forecast.medians_ms) - forecast.reply_ms
+        worth = behind.after(fastest_ms)
         best, rest_ms = -math.inf, waiting * fastest_ms
-        for accuracy, median_ms in zip(forecast.accuracies, forecast.medians_ms):
-            work_ms = waiting * (median_ms - forecast.reply_ms)
+        for at in self._hull:
+            work_ms = waiting * (forecast.medians_ms[at] - forecast.reply_ms)
             if work_ms + fastest_ms <= last_ms:
-                value = waiting * accuracy + behind.worth(work_ms + fastest_ms)
+                value = waiting * forecast.accuracies[at] + worth(work_ms)
                 if value > best:
                     best, rest_ms = value, work_ms
-        return lambda run_ms: behind.worth(run_ms + rest_ms)
+        return behind.after(rest_ms)
+
+
+def _hull(forecast: Forecast) -> List[int]:
+    """The modes that many may share at no loss: on the upper hull of accuracy over time."""
+    ms, accuracies = forecast.idles_ms, forecast.accuracies
+    hull: List[int] = []
+    for at in sorted(range(len(ms)), key=lambda one: (ms[one], one)):
+        if hull and accuracies[at] <= accuracies[hull[-1]]:
+            continue
+        while len(hull) > 1:
+            first, middle = hull[-2:]
+            gained = (accuracies[middle] - accuracies[first]) * (ms[at] - ms[first])
+            if gained > (accuracies[at] - accuracies[first]) * (ms[middle] - ms[first]):
+                break
+            hull.pop()
+        hull.append(at)
+    return hull
 
 
 class _Work:

@@ -113,28 +113,35 @@ def select(
 def _select(forecast: Forecast, candidates: Sequence[int], allowed: Sequence[int], limits: Limits) -> Choice:
     """The choice among candidates, which are some of the allowed modes."""
     bounds, left_ms, room_ms, future = forecast.bounds_ms, limits.left_ms, limits.room_ms, limits.future
+    medians, accuracies, reply_ms = forecast.medians_ms, forecast.accuracies, forecast.reply_ms
     fits: List[int] = []
-    best, best_score = -1, -math.inf
+    best, best_score, quickest_ms = -1, -math.inf, math.inf
+    energy_free = limits.energy_mj is None and limits.price_mj == math.inf
     for one in candidates:
-        if not bounds[one] <= left_ms:
+        bound_ms = bounds[one]
+        if not bound_ms <= left_ms:
             continue
-        if limits.energy_mj is not None and not _within(forecast.energies_mj[one], limits.energy_mj):
+        if not energy_free and not _within_budget(forecast, one, limits):
             continue
         fits.append(one)
-        if bounds[one] > room_ms or not _frugal(forecast, one, limits):
+        if bound_ms > room_ms or not (energy_free or _frugal(forecast, one, limits)):
             continue
         if future is None:
             best = one
             break
-        score = forecast.accuracies[one] + future(forecast.medians_ms[one] - forecast.reply_ms)
+        median_ms = medians[one]
+        if median_ms >= quickest_ms:  # slower and no more accurate than one before it
+            continue
+        quickest_ms = median_ms
+        score = accuracies[one] + future(median_ms - reply_ms)
         if score > best_score:
             best, best_score = one, score
     if best < 0 and fits:
         best = _least(forecast, fits, limits)
     if best >= 0:
         return _choice(forecast, best, candidates, allowed, limits)
-    fastest = min(candidates, key=lambda one: (forecast.medians_ms[one], one))
-    median_ms = forecast.medians_ms[fastest]
+    fastest = min(candidates, key=lambda one: (medians[one], one))
+    median_ms = medians[fastest]
     if limits.on_miss == "late" or (limits.on_miss == "degrade" and median_ms <= left_ms):
         return replace(_choice(forecast, fastest, candidates, allowed, limits), reason="degraded")
     raise _refusal(forecast, allowed, fastest, limits)
@@ -190,6 +197,8 @@ def _reason(forecast: Forecast, best: int, better: Sequence[int], allowed: Seque
         return "pinned"
     if len(allowed) == 1:
         return "only-mode"
+    if limits.energy_mj is None and limits.price_mj == math.inf:
+        return "fits"
     # Energy is the reason if it alone kept a better one from answering.
     tight_ms = min(limits.left_ms, limits.room_ms)
     for other in better:
@@ -198,9 +207,14 @@ def _reason(forecast: Forecast, best: int, better: Sequence[int], allowed: Seque
     return "fits"
 
 
+def _within_budget(forecast: Forecast, one: int, limits: Limits) -> bool:
+    """Whether a mode keeps the request's own energy budget."""
+    return limits.energy_mj is None or _within(forecast.energies_mj[one], limits.energy_mj)
+
+
 def _frugal(forecast: Forecast, one: int, limits: Limits) -> bool:
     """Whether a mode keeps the request's energy and the power budget."""
-    if limits.energy_mj is not None and not _within(forecast.energies_mj[one], limits.energy_mj):
+    if not _within_budget(forecast, one, limits):
         return False
     return limits.price_mj == math.inf or _within(forecast.prices_mj[one], limits.price_mj)
 

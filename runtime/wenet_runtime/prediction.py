@@ -50,8 +50,9 @@ class Predictor:
         self._prices = [_price(profiles[mode_id], idle_w) for mode_id in self.ids]
         self._trust = MeterTrust(idle_w or 0.0)
         self._trust.keep(self.ids)
-        self._factors = [1.0] * len(self.ids)  # measured over profiled energy above idle
-        self._idle_w = idle_w or 0.0
+        # A row takes what is above idle, as profiled or as a meter said, and the idle board's watts while it runs.
+        self._active: List[Optional[float]] = [price_mj or None for price_mj in self._prices]
+        self._idle_mj = [(idle_w or 0.0) * profiles[mode_id].p50_ms for mode_id in self.ids]
         # A batch's rows cost less each than a single one; what a profile does not tell of that is learned.
         self._batches: Dict[int, Deque[float]] = {}
         self._overheads: Deque[float] = deque(maxlen=OVERHEAD_WINDOW)
@@ -77,6 +78,7 @@ class Predictor:
             if rows <= KEPT_FORECASTS:
                 self._profiled[rows] = idles
         share = self._batch_share(rows)
+        idle_share = min(1.0, share)
         filters = self.slowdown.classes
         usual = [one.factor * one.middle * share for one in filters]
         medians = [idle_ms * usual[which] + median for idle_ms, which in zip(idles, self.classes)]
@@ -93,7 +95,7 @@ class Predictor:
             medians_ms=medians,
             bounds_ms=bounds,
             # What an idle device takes is never more than its profile says: a batch may have been seen on a busy one.
-            idles_ms=[idle_ms * min(1.0, share) + least for idle_ms in idles],
+            idles_ms=[idle_ms * idle_share + least for idle_ms in idles],
             energies_mj=self._energies_mj(usual),
             prices_mj=self._prices,
             reply_ms=median,
@@ -101,14 +103,10 @@ class Predictor:
 
     def _energies_mj(self, usual: Sequence[float]) -> List[Optional[float]]:
         """Per row: what a meter said of a mode, and the idle board's watts for as long as a row takes now."""
-        if self._idle_w == 0.0 and self._factors == [1.0] * len(self.ids):
-            return self._energies
-        found: List[Optional[float]] = []
-        for at, (energy_mj, price_mj) in enumerate(zip(self._energies, self._prices)):
-            now_ms = self.profiles[self.ids[at]].p50_ms * usual[self.classes[at]]
-            corrected = price_mj and price_mj * self._factors[at] + self._idle_w * now_ms
-            found.append(corrected or energy_mj)
-        return found
+        return [
+            energy_mj if active_mj is None else active_mj + idle_mj * usual[which]
+            for energy_mj, active_mj, idle_mj, which in zip(self._energies, self._active, self._idle_mj, self.classes)
+        ]
 
     def _batch_share(self, rows: int) -> float:
         seen = self._batches.get(rows)
@@ -139,7 +137,7 @@ class Predictor:
         distrusted = self._trust.distrusted
         self._trust.charge_mj(measured_mj, price_mj * rows, ms, mode_id)
         if self._trust.distrusted == distrusted:
-            self._factors[at] = self._trust.factor_of(mode_id)
+            self._active[at] = price_mj * self._trust.factor_of(mode_id)
             self._forecasts.clear()
 
     def observe_overhead(self, overhead_ms: float) -> None:

@@ -195,7 +195,7 @@ class Scheduler(Generic[Work]):
         if self.escalation is not None:
             tight_ms = min(best_room_ms, (min(job.deadline.at_s for job in best.jobs) - now_s) * 1e3)
             choice = self.escalation.tried(choice, best.jobs, best.rows, self.controller, tight_ms, residency)
-        return replace(best, choice=choice, queued=waiting, slowdown=factor)
+        return Assignment(best.jobs, best.rows, choice, now_s, waiting, factor)
 
     def again(
         self, assignment: Assignment[Work], now_s: float, residency: Optional[Residency] = None
