@@ -39,11 +39,11 @@ def read_conditions(sysfs: Path = SYSFS) -> Conditions:
 
 def _clocks(sysfs: Path) -> Iterator[Tuple[str, float]]:
     for path in sorted(sysfs.glob("devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")):
-        khz = _number(path)
+        khz = read_integer(path)
         if khz is not None and khz > 0:
             yield path.parent.parent.name, khz / 1e3
     for path in sorted(sysfs.glob("class/devfreq/*/cur_freq")):
-        hz = _number(path)
+        hz = read_integer(path)
         if hz is not None and hz > 0:
             yield path.parent.name, hz / 1e6
 
@@ -51,21 +51,23 @@ def _clocks(sysfs: Path) -> Iterator[Tuple[str, float]]:
 def _temperatures(sysfs: Path) -> Iterator[Tuple[str, float]]:
     seen: Dict[str, int] = {}
     for path in sorted(sysfs.glob("class/thermal/thermal_zone*/temp")):
-        thousandths, name = _number(path), _text(path.parent / "type") or path.parent.name
+        thousandths, name = read_integer(path), read_text(path.parent / "type") or path.parent.name
         if thousandths is None or name in FIXED or not COLDEST_C < thousandths / 1e3 < HOTTEST_C:
             continue
         seen[name] = seen.get(name, 0) + 1
         yield (name if seen[name] == 1 else f"{name} {seen[name]}"), thousandths / 1e3
 
 
-def _number(path: Path) -> Optional[float]:
+def read_integer(path: Path) -> Optional[int]:
+    """A whole number that a file of sysfs holds; None where it cannot be read or is none."""
     try:
-        return float(int(_text(path) or ""))
+        return int(read_text(path) or "")
     except ValueError:
         return None
 
 
-def _text(path: Path) -> Optional[str]:
+def read_text(path: Path) -> Optional[str]:
+    """What a file of sysfs holds; None where it cannot be read: a sensor that is off answers with an error."""
     try:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError):

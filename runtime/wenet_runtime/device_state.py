@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
 
-from wenet_runtime.conditions import FIXED, SYSFS, Conditions, read_conditions
+from wenet_runtime.conditions import FIXED, SYSFS, Conditions, read_conditions, read_integer, read_text
 
 POWER_STATUS = Path("/var/lib/nvpmodel/status")
 POWER_NAMES = Path("/etc/nvpmodel.conf")
@@ -42,10 +42,10 @@ def read_limits(sysfs: Path = SYSFS) -> Dict[str, float]:
     """Where each thermal zone starts to slow the device, °C: the lowest of its passive and hot trip points."""
     found: Dict[str, float] = {}
     for path in sorted(sysfs.glob("class/thermal/thermal_zone*/trip_point_*_type")):
-        if _text(path) not in ("passive", "hot"):
+        if read_text(path) not in ("passive", "hot"):
             continue
-        zone = _text(path.parent / "type") or path.parent.name
-        thousandths = _integer(path.with_name(path.name.replace("_type", "_temp")))
+        zone = read_text(path.parent / "type") or path.parent.name
+        thousandths = read_integer(path.with_name(path.name.replace("_type", "_temp")))
         if thousandths is None or zone in FIXED or not LOWEST_LIMIT_C <= thousandths / 1e3 <= HIGHEST_LIMIT_C:
             continue
         found[zone] = min(thousandths / 1e3, found.get(zone, HIGHEST_LIMIT_C))
@@ -55,11 +55,11 @@ def read_limits(sysfs: Path = SYSFS) -> Dict[str, float]:
 def _allowed(sysfs: Path) -> Iterator[Tuple[str, float]]:
     # A policy stands for all cores that share a clock, so there are few to read.
     for path in sysfs.glob("devices/system/cpu/cpufreq/policy[0-9]*/scaling_max_freq"):
-        khz = _integer(path)
+        khz = read_integer(path)
         if khz is not None and khz > 0:
             yield path.parent.name.replace("policy", "cpu"), khz / 1e3
     for path in sysfs.glob("class/devfreq/*/max_freq"):
-        hz = _integer(path)
+        hz = read_integer(path)
         if hz is not None and hz > 0:
             yield path.parent.name, hz / 1e6
 
@@ -67,10 +67,10 @@ def _allowed(sysfs: Path) -> Iterator[Tuple[str, float]]:
 def _cooled(sysfs: Path) -> Optional[bool]:
     known = False
     for path in sysfs.glob("class/thermal/cooling_device*/type"):
-        name = (_text(path) or "").lower()
+        name = (read_text(path) or "").lower()
         if "fan" in name or not any(part in name for part in SLOWING):
             continue
-        state = _integer(path.with_name("cur_state"))
+        state = read_integer(path.with_name("cur_state"))
         if state is not None and state > 0:
             return True
         known = known or state is not None
@@ -79,25 +79,11 @@ def _cooled(sysfs: Path) -> Optional[bool]:
 
 def _power_setting(status: Path, names: Path) -> Optional[str]:
     """Read from what nvpmodel leaves behind, e.g. "pmode:0001", because running it needs root."""
-    number = re.search(r"pmode:(\d{1,6})", _text(status) or "")
+    number = re.search(r"pmode:(\d{1,6})", read_text(status) or "")
     if number is None:
         return None
     wanted = int(number.group(1))
-    for one in re.finditer(r"^<\s*POWER_MODEL\s+ID=(\d{1,6})\s+NAME=(\S+)\s*>", _text(names) or "", re.MULTILINE):
+    for one in re.finditer(r"^<\s*POWER_MODEL\s+ID=(\d{1,6})\s+NAME=(\S+)\s*>", read_text(names) or "", re.MULTILINE):
         if int(one.group(1)) == wanted:
             return one.group(2)
     return str(wanted)
-
-
-def _integer(path: Path) -> Optional[int]:
-    try:
-        return int(_text(path) or "")
-    except ValueError:
-        return None
-
-
-def _text(path: Path) -> Optional[str]:
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return None
