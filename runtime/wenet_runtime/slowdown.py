@@ -49,6 +49,7 @@ class ClassFilter:
         middle: half of the runs take at most this times factor × profile.
         spread: what a run takes at the most, over factor × profile, stalls apart; None: too little seen.
         excess_ms: what stalls add, in the share asked for.
+        quietened: the last run showed that the stalls of before have ended.
     """
 
     def __init__(self, attainment: float) -> None:
@@ -65,6 +66,7 @@ class ClassFilter:
         self._run: Deque[Tuple[float, float]] = deque(maxlen=RUN)  # time over profile, and that profile, ms
         self._body = 1.0
         self._runs = 0
+        self.quietened = False
         self.factor = 1.0
         self.middle = 1.0
         self.spread: Optional[float] = None
@@ -85,8 +87,7 @@ class ClassFilter:
             for ratio, profiled_ms in shown:
                 self._learn(ratio, profiled_ms)
         self._runs += 1
-        if self._runs % LOOKS[0] == 0:
-            self._forget_stalls()
+        self.quietened = self._runs % LOOKS[0] == 0 and self._forget_stalls()
         # What chance takes off on its lucky side it adds on the other; what comes on top of that is a stall.
         middle = self._noise.quantile(0.5)
         self._body = max(middle, 2 * middle - self._noise.quantile(self._miss))
@@ -102,7 +103,7 @@ class ClassFilter:
         # A stall is as long for a quick mode as for a slow one, so it is kept in milliseconds.
         self._excess.add(max(0.0, (relative - self._body) * self.factor * profiled_ms))
 
-    def _forget_stalls(self) -> None:
+    def _forget_stalls(self) -> bool:
         """Once it has become quiet, the stalls of before say nothing any more: keep only what came since.
 
         It has if the latest runs would hardly all have been so lucky under what is remembered. Otherwise requests
@@ -110,12 +111,13 @@ class ClassFilter:
         """
         for latest in LOOKS:
             if latest >= len(self._excess):
-                return
+                return False
             beyond = self._excess.at_least(max(self._excess.latest(latest)) * (1 + 1e-9) + 1e-9)
             if (1 - beyond / len(self._excess)) ** latest < self._rare:
                 self._noise.keep_latest(latest)
                 self._excess.keep_latest(latest)
-                return
+                return True
+        return False
 
     def _changed(self) -> int:
         """How many of the latest runs show that the factor is another one; 0 if none do.
@@ -175,6 +177,7 @@ class Slowdown:
         self.classes: List[ClassFilter] = [ClassFilter(attainment), ClassFilter(attainment)]
         self._seen_s: List[Optional[float]] = [None, None]
         self._decayed_s: List[Optional[float]] = [None, None]
+        self._alone = [0, 0]  # runs of each class since the other one's last
         self._carried = [1.0, 1.0]  # of each factor, what only the other class has shown
 
     @property
@@ -192,6 +195,10 @@ class Slowdown:
         before = one.factor
         if one.observe(ratio, profiled_ms):
             self._carry(one.factor / before, which)
+        self._alone[which], self._alone[1 - which] = self._alone[which] + 1, 0
+        if one.quietened and self._alone[which] >= LOOKS[0]:
+            # What stalled the one stalled the other, and that one has not been there to see it end.
+            self.classes[1 - which].forget_noise()
         self._seen_s[which] = self._decayed_s[which] = now_s
 
     def _carry(self, by: float, which: int) -> None:

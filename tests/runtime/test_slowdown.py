@@ -286,3 +286,22 @@ def test_stalls_that_ended_are_forgotten_soon_and_those_that_go_on_are_not() -> 
         one.observe(1.0 + (draw.random() * 5 if draw.random() < 0.03 else 0.0), 10.0)
         held.append(one.excess_ms)
     assert sum(excess_ms > 10.0 for excess_ms in held[500:]) > 0.95 * 1500
+
+
+def test_stalls_that_one_class_sees_end_are_forgotten_for_the_other_too() -> None:
+    one, draw = Slowdown(0.99), random.Random(2)
+    for at in range(400):
+        ratio = 1.0 + (draw.random() * 9 if draw.random() < 0.25 else 0.0)
+        one.observe(at % 2, ratio, 1.0, at * 0.01)
+    assert min(each.excess_ms for each in one.classes) > 3.0
+    for at in range(64):
+        one.observe(MEMORY, 1.0 + 0.01 * (at % 3), 1.0, 4.0 + at * 0.01)
+    assert (one.classes[COMPUTE].spread, one.classes[COMPUTE].excess_ms) == (None, 0.0)
+
+
+def test_stalls_of_a_class_that_is_still_seen_are_its_own() -> None:
+    one, draw = Slowdown(0.99), random.Random(2)
+    for at in range(800):
+        stalled = draw.random() * 9 if draw.random() < 0.25 and (at % 2 == COMPUTE or at < 400) else 0.0
+        one.observe(at % 2, 1.0 + stalled, 1.0, at * 0.01)
+    assert one.classes[MEMORY].excess_ms < 3.0 < one.classes[COMPUTE].excess_ms

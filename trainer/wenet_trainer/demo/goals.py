@@ -9,7 +9,8 @@ from wenet_trainer.demo.budgets import Outcome
 FULL_ACCURACY = 0.93
 CLEAN_ACCURACY = 0.97
 APART = 0.05
-MODES = 5
+# Four to seven, as the machine measures: where int8 is quick, little is left between it and the full network.
+MODES = 4
 SMALLEST_MACS = 0.35
 
 
