@@ -238,16 +238,10 @@ def _digits(bundle: Bundle, seed: int) -> dict[str, Any]:
         good = [one for one in looks if losses(chosen[first], chosen[then], one).mean() <= GOAL.epsilon]
         lost = losses(test[first], test[then], good[-1])
         escalated = float((~(test[first].margins >= good[-1])).mean())
-        found.append(
-            {
-                "first": first,
-                "then": then,
-                "threshold": good[-1],
-                "loss": float(lost.mean()),
-                "loss_error": float(lost.std()) / sqrt(len(lost)),
-                "escalated": escalated,
-            }
-        )
+        found.append({
+            "first": first, "then": then, "threshold": good[-1], "loss": float(lost.mean()),
+            "loss_error": float(lost.std()) / sqrt(len(lost)), "escalated": escalated,
+        })  # fmt: skip
     return {"originals": [len(next(iter(one.values())).right) for one in (chosen, test)], "pairs": found}
 
 

@@ -105,6 +105,6 @@ def _service_ms(job: Job[Work], rows: int, controller: Controller) -> float:
 def _pays(rows: int, more: int, controller: Controller) -> bool:
     """Whether any mode's profile was measured in batches and says that one run beats two."""
     return any(
-        profile.batch_ms and profile.median_ms(rows + more) < GAIN * (profile.median_ms(rows) + profile.median_ms(more))
-        for profile in controller.profiles.values()
+        profile.median_ms(rows + more) < GAIN * (profile.median_ms(rows) + profile.median_ms(more))
+        for profile in controller.batched
     )

@@ -45,6 +45,8 @@ class Controller:
         modes = _possible(modes, profiles)
         self._modes: Dict[str, Mode] = {mode.id: mode for mode in modes}
         self.profiles = {mode.id: profiles[mode.id] for mode in modes}
+        # Asked for with every request that waits, and mostly none: those whose profile was measured in batches.
+        self.batched = [profile for profile in self.profiles.values() if profile.batch_ms]
         self.attainment = attainment
         self.predictor = Predictor(modes, profiles, attainment, idle_w)
         self.throttled = False  # the device says that heat or power holds its clock down
@@ -163,9 +165,7 @@ class Controller:
         over = choice.passed_over
         if choice.reason != "fits" or over is None or over.why not in ("too-slow", "no-room"):
             return choice
-        predictor = self.predictor
-        factor = predictor.slowdown.classes[predictor.classes[predictor.index[over.mode_id]]].factor
-        unslowed_ms = over.value / max(1.0, factor)
+        unslowed_ms = over.value / max(1.0, self.predictor.factor_of(over.mode_id))
         return replace(choice, reason="thermal") if unslowed_ms <= min(limits.left_ms, limits.room_ms) else choice
 
     def fastest_at(self, options: RequestOptions, rows: int, residency: Optional[Residency] = None) -> int:

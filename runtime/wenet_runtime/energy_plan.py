@@ -9,6 +9,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
+from wenet_runtime import pareto
+
 
 @dataclass(frozen=True)
 class Point:
@@ -64,24 +66,8 @@ def known(points: Sequence[Point]) -> List[HullPoint]:
 
 
 def upper_hull(points: Sequence[HullPoint]) -> Tuple[HullPoint, ...]:
-    """The points that some mix of two others does not equal or beat, by ascending energy and accuracy.
-
-    The first is the cheapest, the last the most accurate; each step gains less accuracy per mJ than the one before.
-    """
-    hull: List[HullPoint] = []
-    for point in sorted(points, key=lambda one: (one.energy_mj, -one.accuracy)):
-        if hull and point.accuracy <= hull[-1].accuracy:
-            continue
-        while len(hull) > 1 and not _bends(hull[-2], hull[-1], point):
-            hull.pop()
-        hull.append(point)
-    return tuple(hull)
-
-
-def _bends(first: HullPoint, middle: HullPoint, last: HullPoint) -> bool:
-    """Whether the middle point lies above the line from the first to the last."""
-    rise = (middle.accuracy - first.accuracy) * (last.energy_mj - first.energy_mj)
-    return rise > (last.accuracy - first.accuracy) * (middle.energy_mj - first.energy_mj)
+    """Those of the points on the upper hull of accuracy over energy, by both ascending."""
+    return tuple(points[at] for at in pareto.upper_hull([(one.energy_mj, one.accuracy) for one in points]))
 
 
 def mix(hull: Sequence[HullPoint], mean_mj: float) -> Mix:

@@ -2,14 +2,14 @@
 
 import itertools
 import math
-from typing import AbstractSet, Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Callable, Dict, Optional, Sequence, Tuple
 
 from wenet_runtime.admission import DeadlineQueue, Job, Work
 from wenet_runtime.arrivals import Arrivals
 from wenet_runtime.backlog_value import BacklogValue, Traffic, solve
 from wenet_runtime.batching import Batching
 from wenet_runtime.controller import Controller
-from wenet_runtime.forecast import Forecast
+from wenet_runtime.pareto import upper_hull
 
 Future = Callable[[float], float]
 
@@ -39,7 +39,9 @@ class Outlook:
         self._plan = plan
         self._arrivals = Arrivals(controller.attainment)
         self._value: Optional[BacklogValue] = None
-        self._hull = _hull(controller.forecast(1))  # of an idle device: near enough for those who wait
+        # Of an idle device: near enough for those who wait.
+        idle = controller.forecast(1)
+        self._hull = upper_hull(list(zip(idle.idles_ms, idle.accuracies)))
 
     def arrived(self, job: Job[Work], present: int, now_s: float) -> None:
         """Take in an arrival, and how many jobs wait or run with it."""
@@ -136,23 +138,6 @@ class Outlook:
                 if value > best:
                     best, rest_ms = value, work_ms
         return behind.after(rest_ms)
-
-
-def _hull(forecast: Forecast) -> List[int]:
-    """The modes that many may share at no loss: on the upper hull of accuracy over time."""
-    ms, accuracies = forecast.idles_ms, forecast.accuracies
-    hull: List[int] = []
-    for at in sorted(range(len(ms)), key=lambda one: (ms[one], one)):
-        if hull and accuracies[at] <= accuracies[hull[-1]]:
-            continue
-        while len(hull) > 1:
-            first, middle = hull[-2:]
-            gained = (accuracies[middle] - accuracies[first]) * (ms[at] - ms[first])
-            if gained > (accuracies[at] - accuracies[first]) * (ms[middle] - ms[first]):
-                break
-            hull.pop()
-        hull.append(at)
-    return hull
 
 
 class _Work:

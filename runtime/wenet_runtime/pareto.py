@@ -49,6 +49,25 @@ def front(points: Sequence[Sequence[float]]) -> List[int]:
     return found
 
 
+def upper_hull(points: Sequence[Point]) -> List[int]:
+    """The points that no mix of two others equals or beats, by ascending cost and value.
+
+    The first is the cheapest, the last the best; each step gains less value per cost than the one before.
+    """
+    hull: List[int] = []
+    for at in sorted(range(len(points)), key=lambda one: (points[one][0], -points[one][1])):
+        cost, value = points[at]
+        if hull and value <= points[hull[-1]][1]:
+            continue
+        while len(hull) > 1:
+            (first_cost, first_value), (middle_cost, middle_value) = points[hull[-2]], points[hull[-1]]
+            if (middle_value - first_value) * (cost - first_cost) > (value - first_value) * (middle_cost - first_cost):
+                break
+            hull.pop()
+        hull.append(at)
+    return hull
+
+
 def hypervolume(points: Sequence[Sequence[float]], reference: Sequence[float]) -> float:
     """Area or volume dominated by the points and bounded by `reference` (the highest costs, the lowest value).
 

@@ -56,7 +56,7 @@ class Limits(NamedTuple):
         energy_mj: energy budget per row, or None.
         on_miss: `degrade`, `reject` or `late`.
         pinned: the request named its one mode.
-        room_ms: what others who wait, or may come, leave. Never a reason to refuse.
+        room_ms: what others who wait leave. Never a reason to refuse.
         price_mj: what the power budget leaves, above idle and per row. Never a reason to refuse.
         future: what later requests are worth, in accuracy, by how long this one runs, ms; None while unknown.
     """
@@ -76,9 +76,10 @@ def select(
 ) -> Choice:
     """Choose among the allowed modes.
 
-    The most accurate mode that is predicted to finish in time and meets the energy budget, and that leaves room to
-    others and power to later ones; where none does all of it, the quickest (or the most frugal) of those that keep
-    the request's own budget. When none keeps that, `on_miss` decides. Only resident modes answer; where another
+    Of the modes that are predicted to finish in time and meet the energy budget, and that leave room to others and
+    power to later ones, the one that is best together with the future: the most accurate where that is unknown. Where
+    none does all of it, the quickest (or the most frugal) of those that keep the request's own budget. When none
+    keeps that, `on_miss` decides. Only resident modes answer; where another
     would have been chosen, the choice, or the refusal, says which is wanted.
 
     Args:
@@ -121,10 +122,10 @@ def _select(forecast: Forecast, candidates: Sequence[int], allowed: Sequence[int
         bound_ms = bounds[one]
         if not bound_ms <= left_ms:
             continue
-        if not energy_free and not _within_budget(forecast, one, limits):
+        if not (energy_free or _affordable(forecast, one, limits)):
             continue
         fits.append(one)
-        if bound_ms > room_ms or not (energy_free or _frugal(forecast, one, limits)):
+        if bound_ms > room_ms or not (energy_free or _within_power(forecast, one, limits)):
             continue
         if future is None:
             best = one
@@ -182,7 +183,7 @@ def _passed_over(forecast: Forecast, over: int, one: int, limits: Limits) -> Pas
         return PassedOver(mode_id, "too-dear", math.nan if energy is None else energy, limits.energy_mj)
     if bound_ms > limits.room_ms:
         return PassedOver(mode_id, "no-room", bound_ms, limits.room_ms)
-    if not _within(price, limits.price_mj) and limits.price_mj < math.inf:
+    if not _within_power(forecast, over, limits):
         return PassedOver(mode_id, "over-power", math.nan if price is None else price, limits.price_mj)
     gained = forecast.accuracies[over] - forecast.accuracies[one]
     lost = 0.0
@@ -202,20 +203,19 @@ def _reason(forecast: Forecast, best: int, better: Sequence[int], allowed: Seque
     # Energy is the reason if it alone kept a better one from answering.
     tight_ms = min(limits.left_ms, limits.room_ms)
     for other in better:
-        if forecast.bounds_ms[other] <= tight_ms and not _frugal(forecast, other, limits):
+        frugal = _affordable(forecast, other, limits) and _within_power(forecast, other, limits)
+        if forecast.bounds_ms[other] <= tight_ms and not frugal:
             return "energy"
     return "fits"
 
 
-def _within_budget(forecast: Forecast, one: int, limits: Limits) -> bool:
+def _affordable(forecast: Forecast, one: int, limits: Limits) -> bool:
     """Whether a mode keeps the request's own energy budget."""
     return limits.energy_mj is None or _within(forecast.energies_mj[one], limits.energy_mj)
 
 
-def _frugal(forecast: Forecast, one: int, limits: Limits) -> bool:
-    """Whether a mode keeps the request's energy and the power budget."""
-    if not _within_budget(forecast, one, limits):
-        return False
+def _within_power(forecast: Forecast, one: int, limits: Limits) -> bool:
+    """Whether a mode keeps the power budget."""
     return limits.price_mj == math.inf or _within(forecast.prices_mj[one], limits.price_mj)
 
 
@@ -242,14 +242,11 @@ def _refusal(forecast: Forecast, allowed: Sequence[int], fastest: int, limits: L
             predicted_ms=predicted,
             fastest_mode=forecast.ids[idle],
         )
+    left = f"{limits.left_ms:.3g} ms left" if limits.left_ms > 0 else "nothing left"
     return InfeasibleBudget(
         f"fastest allowed mode {forecast.ids[fastest]}{within} predicts {forecast.medians_ms[fastest]:.3g} ms, "
-        f"up to {forecast.bounds_ms[fastest]:.3g} ms, > {_left(limits.left_ms)} of budget {limit:g} ms",
+        f"up to {forecast.bounds_ms[fastest]:.3g} ms, > {left} of budget {limit:g} ms",
         budget_ms=limits.limit_ms,
         predicted_ms=predicted,
         fastest_mode=forecast.ids[fastest],
     )
-
-
-def _left(left_ms: float) -> str:
-    return f"{left_ms:.3g} ms left" if left_ms > 0 else "nothing left"

@@ -22,7 +22,7 @@ class Predictor:
 
     Args:
         modes: those that can be served.
-        profiles: what each costs on this device, by mode id.
+        profiles: what each costs on this device, by mode id; medians above 0.
         attainment: the share of requests that the bounds shall cover.
         idle_w: what the device draws when it does nothing, W; None if unknown (a mode's whole energy is its price).
     """
@@ -41,9 +41,7 @@ class Predictor:
         self.profiles = {mode_id: profiles[mode_id] for mode_id in self.ids}
         self.attainment = attainment
         self.slowdown = Slowdown(attainment)
-        rates = {mode.id: mode.macs / max(profiles[mode.id].p50_ms, 1e-9) for mode in ordered}
-        known = {name: rate for name, rate in rates.items() if profiles[name].p50_ms > 0}
-        classes = {**dict.fromkeys(self.ids, 0), **classes_of(known)}
+        classes = classes_of({mode.id: mode.macs / profiles[mode.id].p50_ms for mode in ordered})
         self.classes = [classes[mode_id] for mode_id in self.ids]
         self._tails = [_tail(profiles[mode_id], attainment) for mode_id in self.ids]
         self._energies: List[Optional[float]] = [_energy(profiles[mode_id]) for mode_id in self.ids]
@@ -112,16 +110,19 @@ class Predictor:
         seen = self._batches.get(rows)
         return 1.0 if seen is None or len(seen) < OVERHEAD_LEAST else quantile(sorted(seen), 0.5)
 
+    def factor_of(self, mode_id: str) -> float:
+        """How much slower than profiled the modes of its class are now."""
+        return self.slowdown.classes[self.classes[self.index[mode_id]]].factor
+
     def observe(self, mode_id: str, infer_ms: float, rows: int, now_s: float) -> None:
         """Take in the time of one run. What is no possible time is ignored."""
         profiled_ms = self.profiles[mode_id].median_ms(rows)
-        if not (profiled_ms > 0 and math.isfinite(infer_ms) and infer_ms > 0):
+        if not (math.isfinite(infer_ms) and infer_ms > 0):
             return
         which = self.classes[self.index[mode_id]]
         if rows > 1:
-            factor = self.slowdown.classes[which].factor
             seen = self._batches.setdefault(rows, deque(maxlen=BATCH_WINDOW))
-            seen.append(infer_ms / (profiled_ms * factor))
+            seen.append(infer_ms / (profiled_ms * self.factor_of(mode_id)))
             profiled_ms *= self._batch_share(rows)
         # A batch teaches the device's speed only once it is known what such a batch takes.
         if rows == 1 or len(self._batches[rows]) >= OVERHEAD_LEAST:
@@ -177,8 +178,6 @@ class Predictor:
 
 def _tail(profile: Profile, attainment: float) -> float:
     """How far the profile's own tail lies over its median, at the percentile next above `attainment`."""
-    if profile.p50_ms <= 0:
-        return 1.0
     return max(1.0, (profile.p95_ms if attainment <= 0.95 else profile.p99_ms) / profile.p50_ms)
 
 

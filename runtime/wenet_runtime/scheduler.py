@@ -88,10 +88,9 @@ class Scheduler(Generic[Work]):
             if endangered:
                 raise endangering(job, forecast.ids[job.fastest_at], ahead_ms + fastest_ms, now_s)
         except InfeasibleBudget as refusal:
-            if ahead_ms > 0:
-                refusal.retry_after_ms = ahead_ms
             self._outlook.arrived(job, present, now_s)
             if ahead_ms > 0:
+                refusal.retry_after_ms = ahead_ms
                 self._outlook.missed()
             raise
         self._outlook.arrived(job, present, now_s)
@@ -189,9 +188,8 @@ class Scheduler(Generic[Work]):
         assert best is not None  # `batches` yields the head alone first
         for job in best.jobs[1:]:
             self._queue.remove(job)
-        predictor = self.controller.predictor
-        factor = predictor.slowdown.classes[predictor.classes[predictor.index[best.choice.mode_id]]].factor
         choice = best.choice
+        factor = self.controller.predictor.factor_of(choice.mode_id)
         if self.escalation is not None:
             tight_ms = min(best_room_ms, (min(job.deadline.at_s for job in best.jobs) - now_s) * 1e3)
             choice = self.escalation.tried(choice, best.jobs, best.rows, self.controller, tight_ms, residency)

@@ -42,7 +42,7 @@ class ClassFilter:
     because a missed deadline costs more than a point of accuracy.
 
     Args:
-        attainment: the share of runs that `bound_ms` shall cover.
+        attainment: the share of runs that `spread` and `excess_ms` together shall cover.
 
     Attributes:
         factor: time over profile since the last change.
@@ -55,7 +55,7 @@ class ClassFilter:
     def __init__(self, attainment: float) -> None:
         self._miss = 1.0 - attainment
         # Who allows many misses still wants no change believed that chance alone shows every few requests.
-        rare = self._rare = min(self._miss, 0.01)
+        self._rare = rare = min(self._miss, 0.01)
         # How far out the least striking of a run of k lies if k in a row are as rare as two misses, or three.
         self._worse = [rare ** (2 / length) for length in range(1, RUN + 1)]
         self._better = [rare ** (3 / length) for length in range(1, RUN + 1)]
@@ -109,9 +109,7 @@ class ClassFilter:
         It has if the latest runs would hardly all have been so lucky under what is remembered. Otherwise requests
         would be refused for hundreds of runs after another process has ended.
         """
-        for latest in LOOKS:
-            if latest >= len(self._excess):
-                return False
+        for latest in (one for one in LOOKS if one < len(self._excess)):
             beyond = self._excess.at_least(max(self._excess.latest(latest)) * (1 + 1e-9) + 1e-9)
             if (1 - beyond / len(self._excess)) ** latest < self._rare:
                 self._noise.keep_latest(latest)
@@ -228,8 +226,8 @@ class Slowdown:
             if last is None or now_s - last < HALF_LIFE_S / 2:
                 continue
             other_s = self._seen_s[1 - which]
-            alone = other_s is None or now_s - other_s >= HALF_LIFE_S / 2
-            target = 1.0 if alone else self.classes[1 - which].factor
+            idle = other_s is None or now_s - other_s >= HALF_LIFE_S / 2
+            target = 1.0 if idle else self.classes[1 - which].factor
             kept = 0.5 ** ((now_s - last) / HALF_LIFE_S)
             one.scale((target + (one.factor - target) * kept) / one.factor)
             self._decayed_s[which] = now_s
