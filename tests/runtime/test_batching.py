@@ -173,6 +173,13 @@ def test_nobody_waits_where_company_would_gain_nothing(bundle: Bundle) -> None:
     assert next_works(scheduler) == [0]
 
 
+def test_late_work_that_a_protocol_has_ended_is_not_taken_into_a_batch(bundle: Bundle) -> None:
+    scheduler = make(bundle, max_rows=4)
+    offer(scheduler, 0, 5.0, on_miss="late")  # the fastest mode takes 10 ms
+    offer(scheduler, 1, None, protocol_ms=50.0, priority=3, on_miss="late")
+    assert next_works(scheduler, 0.060) == [0]
+
+
 def test_those_who_wait_are_counted_as_the_batches_they_will_run_in(bundle: Bundle) -> None:
     scheduler = make(bundle, max_rows=8)
     for work in range(16):  # one by one 160 ms in the fastest mode; in two batches 55

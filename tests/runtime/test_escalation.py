@@ -1,6 +1,7 @@
 """A cheaper mode is tried first only where nothing can be lost by it but what the bundle certifies."""
 
 import dataclasses
+import math
 from typing import Any, List, Optional
 
 import numpy as np
@@ -128,6 +129,25 @@ def test_normal_traffic_keeps_its_cascade(bundle: Bundle) -> None:
         reasons.append(found.choice.reason)
         end(scheduler, found, [bool(draw.random() < 0.3)])
     assert reasons.count("cascade") >= 495
+
+
+def test_more_rows_than_the_guard_ever_allows_are_simply_not_cascaded(bundle: Bundle) -> None:
+    assert given(make(bundle), rows=19).choice.reason == "fits"
+    assert given(make(bundle), rows=18).choice.reason == "cascade"
+
+
+@pytest.mark.parametrize(("cap_mj", "reason"), [(None, "cascade"), (200.0, "fits")])
+def test_under_a_power_budget_a_cascade_must_save_energy_too(
+    bundle: Bundle, cap_mj: Optional[float], reason: str
+) -> None:
+    dear = {"m0": 2.0, "m1": 190.0, "m2": 200.0}  # in the mean the cascade takes 250
+    profiles = {name: profile(p50_ms, dear[name]) for name, p50_ms in MEDIANS_MS.items()}
+    controller, escalation = Controller(bundle.modes, profiles), Escalation(Cascade([RULE], "logits"))
+    options = RequestOptions()
+    alone = controller.choose(options, Deadline(0.0, None), rows=1, now_s=0.0)
+    job = Job(0, 1, options, Deadline(0.0, None), 0.0)
+    tried = escalation.tried(dataclasses.replace(alone, cap_mj=cap_mj), [job], 1, controller, math.inf, None)
+    assert tried.reason == reason
 
 
 def test_a_batch_is_charged_row_by_row(bundle: Bundle) -> None:

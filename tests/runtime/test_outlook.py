@@ -82,6 +82,22 @@ def test_clients_that_wait_for_their_answer_get_the_best_mode_that_fits(bundle: 
     assert set(chosen) == {"m2"}
 
 
+def test_a_client_that_got_quick_answers_is_not_taken_for_a_busy_crowd(bundle: Bundle) -> None:
+    scheduler, now_ms, chosen = make(bundle), 0.0, []
+    for at in range(1500):  # quick answers bring quick questions, which are no reason for quick answers
+        budget_ms = 100.0 if at < 1000 else 400.0
+        options = RequestOptions(Budget(budget_ms))
+        scheduler.submit(Job(at, 1, options, Deadline(now_ms / 1e3, budget_ms), now_ms / 1e3), now_ms / 1e3)
+        found = scheduler.next(now_ms / 1e3)
+        assert isinstance(found, Assignment)
+        chosen.append(found.choice.mode_id)
+        end_ms = now_ms + MEDIANS_MS[found.choice.mode_id]
+        scheduler.finished(found, now_ms / 1e3, end_ms / 1e3)
+        now_ms = end_ms + 0.5
+    assert set(chosen[:1000]) == {"m1"}
+    assert set(chosen[1000:]) == {"m2"}
+
+
 def test_without_deadlines_nothing_is_held_back(bundle: Bundle) -> None:
     assert set(play(make(bundle), poisson(300.0, 500), budget_ms=None)) == {"m2"}
 

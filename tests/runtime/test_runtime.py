@@ -607,3 +607,39 @@ def test_work_that_expires_is_counted_as_missed_like_in_the_simulation(
     assert runtime._scheduler._outlook._arrivals.answer == counted
     backend.release()
     answer(first)
+
+
+@pytest.mark.parametrize(("sure", "energy_mj"), [(True, 1.0), (False, 26.0)])
+def test_a_cascade_s_energy_is_of_what_ran_and_its_second_mode_stays_while_the_first_runs(
+    bundle: Bundle, backend: SettableBackend, sure: bool, energy_mj: float
+) -> None:
+    rule = Rule("m0", "m2", "margin", -1.0 if sure else 1e9, 0.003, 0.05, 10_000, 0.3, 0.001, "ab" * 32)
+    cascade = Cascade([rule], "logits")
+    energies = {"m0": 1.0, "m1": 5.0, "m2": 25.0}
+    profiles = {mode.id: profile(SLOW_MS[mode.id], energies[mode.id]) for mode in bundle.modes}
+    scheduler: Scheduler[Ask] = Scheduler(Controller(bundle.modes, profiles), escalation=Escalation(cascade))
+    pool = Pool(bundle, backend, no_artifact)
+    runtime = Runtime(pool, scheduler, NoMeter(), cascade=cascade)
+    held, run = [], backend.run
+    backend.run = lambda mode_id, *how: (held.append((mode_id, pool._users["m2"])), run(mode_id, *how))[1]  # type: ignore
+    assert answer(send(runtime)).energy_mj == energy_mj
+    assert held[0] == ("m0", 1)
+    runtime.close()
+
+
+def test_a_probe_runs_the_mode_that_a_request_was_refused_for(
+    bundle: Bundle, backend: SettableBackend, runtime: Runtime
+) -> None:
+    probed = Runtime(
+        Pool(bundle, backend, no_artifact),
+        Scheduler(runtime.controller),
+        runtime.meter,
+        warmup={"input": ones(value=7.0)},
+    )
+    backend.runs.clear()
+    backend.entered.clear()
+    with probed._loop.changed:
+        probed._loop.probe_soon("m1")
+    backend.wait_until_running()
+    assert backend.runs == [("m1", 7.0)]
+    probed.close()

@@ -113,8 +113,9 @@ def test_the_engine_s_present_run_counts(scheduler: "Scheduler[int]") -> None:
 
 def test_a_newcomer_is_refused_where_one_accepted_before_would_miss_its_deadline(scheduler: "Scheduler[int]") -> None:
     offer(scheduler, 0, budget_ms=15.0, mode="m1")
-    with pytest.raises(InfeasibleBudget, match="accepted before would then miss"):
+    with pytest.raises(InfeasibleBudget, match="accepted before would then miss") as caught:
         offer(scheduler, 1, budget_ms=14.0, mode="m1")
+    assert caught.value.why == "no-room"
     offer(scheduler, 2, budget_ms=14.0, mode="m0")
     offer(scheduler, 3, budget_ms=14.0, mode="m1", priority=1)  # but a more important one is not
     assert works(scheduler)[0] == 3
@@ -279,3 +280,43 @@ def test_time_that_passes_without_requests_is_counted(bundle: Bundle) -> None:
         scheduler.tick(float(second))
     assert power.state.remaining_wh == pytest.approx(9.0, rel=0.02)
     assert power.state.low is not None  # planned, although nothing came
+
+
+def test_only_who_waited_behind_others_counts_as_missed_for_want_of_room(scheduler: "Scheduler[int]") -> None:
+    arrivals = scheduler._outlook._arrivals
+    offer(scheduler, 0, budget_ms=150.0)
+    before = arrivals.answer
+    run(scheduler, 0.0, 2.0)  # 200 ms: late, but nobody was before it
+    assert arrivals.answer == before
+    offer(scheduler, 1, now_ms=300.0, budget_ms=150.0)
+    offer(scheduler, 2, now_ms=300.0, budget_ms=150.0)
+    run(scheduler, 300.0)
+    between = arrivals.answer
+    run(scheduler, 400.0, 20.0)
+    assert arrivals.answer > between
+
+
+def test_a_mode_chosen_anew_keeps_the_power_budget(bundle: Bundle) -> None:
+    scheduler = make(bundle, power=PowerBudget(3.0, 60.0, 2.0))
+    for at in range(1200):
+        offer(scheduler, at, now_ms=at * 100.0)
+        run(scheduler, at * 100.0)
+    chosen = set()
+    for at in range(1200, 1300):
+        offer(scheduler, at, now_ms=at * 100.0)
+        found = scheduler.next(at / 10)
+        assert isinstance(found, Assignment)
+        again = scheduler.again(found, at / 10)
+        chosen.add(again.choice.mode_id)
+        scheduler.finished(again, at / 10, at / 10 + MEDIANS_MS[again.choice.mode_id] / 1e3)
+    assert "m1" in chosen
+
+
+def test_what_a_meter_reads_of_a_run_corrects_its_mode(scheduler: "Scheduler[int]") -> None:
+    for at in range(50):
+        offer(scheduler, at, now_ms=200.0 * at)
+        found = scheduler.next(0.2 * at)
+        assert isinstance(found, Assignment)
+        scheduler.finished(found, 0.2 * at, 0.2 * at + 0.1, energy_mj=260.0 + 0.01 * (at % 7))
+    energies = scheduler.controller.forecast(1).energies_mj
+    assert energies[scheduler.controller.predictor.index["m2"]] == pytest.approx(260.0, rel=0.02)

@@ -178,3 +178,16 @@ def test_a_log_file_holds_the_same(bundle: Bundle, tmp_path: Path) -> None:
     reading = read_log(path)
     assert [(one.request_id, one.mode_id) for one in reading] == [("one", "m1")]
     assert reading.bad == 0
+
+
+def test_escalations_are_charged_to_the_client_s_address(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert client.service is not None
+    submit, clients = client.service.runtime.submit, []
+
+    def noted(inputs: Any, options: Any, start_s: float, who: str = "") -> Any:
+        clients.append(who)
+        return submit(inputs, options, start_s, who)
+
+    monkeypatch.setattr(client.service.runtime, "submit", noted)
+    assert ask(client).status_code == 200
+    assert clients == ["127.0.0.1"]
