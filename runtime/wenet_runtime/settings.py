@@ -69,7 +69,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     engine: str = Field(
         default="ort",
-        description="engine that runs the modes: ort, openvino, auto (the quickest here), sim (simulated)",
+        description="engine that runs the modes: ort, openvino, trt (TensorRT), ort-cuda, ort-tensorrt, "
+        "auto (the quickest CPU engine here), sim (simulated)",
     )
     threads: int = Field(
         default=1, ge=0, le=256, description="threads of one inference; 0 measures what is best for each mode"
@@ -82,7 +83,20 @@ class Settings(BaseSettings):
         le=1e9,
         description="what resident modes may take, MB: the fastest stays, others come and go; all stay if not given",
     )
-    meter: str = Field(default="none", description="source of watts: none, sim (simulated)")
+    fp32_layers: List[str] = Field(
+        default_factory=list,
+        description="layers that TensorRT computes in fp32, by name with * and ?; may be repeated",
+    )
+    meter: str = Field(
+        default="none",
+        description="source of watts: auto (the first that is here), ina3221, tegrastats, nvml, rapl, "
+        "jtop (AGPL, see deploy/README.md), none, sim (simulated)",
+    )
+    power_rail: Optional[str] = Field(
+        default=None,
+        min_length=1,
+        description="rail that is the whole board, or rails to be added as A+B; by the board's kind if not given",
+    )
     cache_dir: Path = Field(
         default_factory=lambda: _user_dir("XDG_CACHE_HOME", ".cache"),
         description="where this device's engines and profiles are kept",
@@ -96,8 +110,13 @@ class Settings(BaseSettings):
     allowed_host: List[str] = Field(
         default_factory=list, description="further Host names taken on a loopback address; may be repeated"
     )
+    token_file: Optional[Path] = Field(
+        default=None,
+        description="file of tokens that requests must bring, one a line, readable by its owner only; "
+        "'infer:TOKEN' keeps one from /admin",
+    )
     insecure_no_auth: bool = Field(
-        default=False, description="listen on other than loopback addresses although there is no authentication"
+        default=False, description="listen on other than loopback addresses without a token file"
     )
 
     @field_validator("host")

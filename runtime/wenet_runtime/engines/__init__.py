@@ -7,3 +7,6 @@ ENGINES: Mapping[str, str] = {
     "openvino": "wenet_runtime.engines.openvino:OpenVinoBackend",
     "sim": "wenet_runtime.engines.sim:SimBackend",
 }
+
+# Those that compute on a GPU.
+ON_GPU = frozenset(("trt", "ort-cuda", "ort-tensorrt"))

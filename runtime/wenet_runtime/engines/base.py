@@ -1,7 +1,11 @@
-"""What every engine is: a backend builds and loads modes, an engine runs one."""
+"""What every engine is: a backend builds and loads modes, an engine runs one.
+
+A backend is made as `Class(bundle, threads, options)`.
+"""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Protocol, Tuple
 
 from numpy.typing import NDArray
 
@@ -11,6 +15,34 @@ if TYPE_CHECKING:
     from wenet_runtime.lowering.graph import Graph  # imports onnx, which serving from a warm cache needs not
 
 Tensors = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What the settings say to whatever engine is chosen.
+
+    Attributes:
+        cache: the cache's root, where a backend may keep what helps to build modes of any bundle; None keeps nothing.
+        fp32_layers: names of layers, with * and ?, that are computed in fp32 where the others are not.
+    """
+
+    cache: Optional[Path] = None
+    fp32_layers: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How a backend computes a mode on this device.
+
+    Attributes:
+        emitted: the precision that the mode's graph is written in for it, one of `PRECISIONS`.
+        computed: the precision of its arithmetic, to whose tolerance its answers are held.
+        symmetric: int8 is written with activations around zero and biases in float.
+    """
+
+    emitted: str
+    computed: str
+    symmetric: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +76,11 @@ class Engine(Protocol):
 
 
 class Backend(Protocol):
-    """Builds and loads modes on this device. Both may be called on any thread, also while engines run."""
+    """Builds and loads modes on this device. Both may be called on any thread, also while engines run.
+
+    A backend may also have `numerics(mode) -> Numerics`, if it does not compute modes as they are, and
+    `builds_quickly = False`, if building takes seconds, so that layers are not tuned one by one.
+    """
 
     name: str
     version: str
@@ -77,3 +113,15 @@ class Backend(Protocol):
     def close(self) -> None:
         """Free what the backend shares among its engines."""
         ...
+
+
+def numerics_of(backend: Backend, mode: Mode) -> Numerics:
+    """How a backend computes a mode: as it is, unless the backend says otherwise."""
+    told: Optional[Callable[[Mode], Numerics]] = getattr(backend, "numerics", None)
+    return Numerics(mode.precision, mode.precision) if told is None else told(mode)
+
+
+def builds_quickly(backend: Backend) -> bool:
+    """Whether building takes milliseconds rather than seconds, so that many variants may be tried."""
+    quick: bool = getattr(backend, "builds_quickly", True)
+    return quick

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wenet_runtime.bundle import Bundle, Mode
-from wenet_runtime.engines.base import Artifact, Tensors
+from wenet_runtime.engines.base import Artifact, EngineOptions, Tensors
 from wenet_runtime.errors import EngineError
 
 if TYPE_CHECKING:
@@ -105,15 +105,20 @@ class OpenVinoBackend:
     """Builds and loads modes for OpenVINO's CPU plug-in.
 
     Args:
-        bundle: unused; every backend is made the same way.
+        bundle, options: unused; every backend is made the same way.
         threads: of one inference, in the thread that asks for it and beside it.
     """
 
     name = "openvino"
     version: str = openvino.__version__
 
-    def __init__(self, bundle: "Bundle | None" = None, threads: int = 1) -> None:
-        del bundle
+    def __init__(
+        self,
+        bundle: "Bundle | None" = None,
+        threads: int = 1,
+        options: EngineOptions = EngineOptions(),  # noqa: B008
+    ) -> None:
+        del bundle, options
         self._threads = threads
         self._core: Any = openvino.Core()
 

@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from wenet_runtime.bundle import Bundle, Mode
-from wenet_runtime.engines.base import Artifact, Tensors
+from wenet_runtime.engines.base import Artifact, EngineOptions, Tensors
 from wenet_runtime.errors import EngineError
 
 if TYPE_CHECKING:
@@ -80,15 +80,20 @@ class OrtBackend:
     """Builds and loads modes for ONNX Runtime's CPU provider.
 
     Args:
-        bundle: unused; every backend is made the same way.
+        bundle, options: unused; every backend is made the same way.
         threads: intra-op threads of each session. One engine runs at a time, so inter-op is 1.
     """
 
     name = "ort"
     version = onnxruntime.__version__
 
-    def __init__(self, bundle: "Bundle | None" = None, threads: int = 1) -> None:
-        del bundle
+    def __init__(
+        self,
+        bundle: "Bundle | None" = None,
+        threads: int = 1,
+        options: EngineOptions = EngineOptions(),  # noqa: B008
+    ) -> None:
+        del bundle, options
         self._threads = threads
 
     def build(self, graph: "Graph", name: str) -> Artifact:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wenet_runtime.bundle import Bundle, Mode, TensorSpec
-from wenet_runtime.engines.base import Artifact, Tensors
+from wenet_runtime.engines.base import Artifact, EngineOptions, Tensors
 from wenet_runtime.errors import EngineError
 
 if TYPE_CHECKING:
@@ -56,13 +56,22 @@ class SimBackend:
     Args:
         bundle: gives the outputs' shapes.
         threads: divides the time, as if every thread helped.
+        options: unused.
         sleep: how time passes; tests pass their own.
     """
 
     name = "sim"
     version = "1"
 
-    def __init__(self, bundle: Bundle, threads: int = 1, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int = 1,
+        options: EngineOptions = EngineOptions(),  # noqa: B008
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        del options
         self._outputs = bundle.manifest.outputs
         self._threads = threads
         self._sleep = sleep

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Optional, Protocol
 
+OK, STARTING, STALE, UNAVAILABLE = "ok", "starting", "stale", "unavailable"
+
 
 @dataclass(frozen=True)
 class Power:
@@ -11,6 +13,28 @@ class Power:
     watts: float
     rail: str
     age_s: float
+
+
+@dataclass(frozen=True)
+class MeterState:
+    """What a meter says of itself, for people and alerts. Unknown is said, never 0 W.
+
+    Attributes:
+        status: `ok`; `starting`, before the first reading; `stale`, when the last one is older than `stale_after_s`;
+            `unavailable`, when none will come until somebody does what `detail` says.
+        detail: why it is not `ok` and what to do, or what to know of its readings; empty if nothing.
+        restarts: how often what it reads from was started again.
+        interval_s: time between readings.
+        stale_after_s: from which age on a reading says nothing.
+        resolution_mw: the smallest step between readings seen so far; None before two differed.
+    """
+
+    status: str
+    detail: str = ""
+    restarts: int = 0
+    interval_s: Optional[float] = None
+    stale_after_s: Optional[float] = None
+    resolution_mw: Optional[float] = None
 
 
 class Meter(Protocol):
@@ -30,6 +54,10 @@ class Meter(Protocol):
 
     def power(self) -> Optional[Power]:
         """The latest reading; None when unknown. Unknown is never 0 W."""
+        ...
+
+    def state(self) -> MeterState:
+        """Whether readings come, and if not, why and what to do. Never blocks."""
         ...
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Optional
 
-from wenet_runtime.meters.base import Power
+from wenet_runtime.meters.base import OK, MeterState, Power
 
 BUSY_W, IDLE_W = 5.0, 2.0  # about a small board; invented, not measured
 
@@ -28,6 +28,10 @@ class SimMeter:
     def power(self) -> Optional[Power]:
         """The simulated power, always fresh."""
         return Power(self._busy_w, "sim", 0.0)
+
+    def state(self) -> MeterState:
+        """Always there, and made up."""
+        return MeterState(OK, "simulated: a constant power while the engine is busy")
 
     def close(self) -> None:
         """Nothing runs."""

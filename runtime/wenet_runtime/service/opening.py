@@ -9,7 +9,7 @@ from wenet_runtime.bundle import Bundle, Mode
 from wenet_runtime.device import this_device
 from wenet_runtime.engines import ENGINES
 from wenet_runtime.engines.auto import AUTO
-from wenet_runtime.engines.base import Artifact, Backend
+from wenet_runtime.engines.base import Artifact, Backend, EngineOptions
 from wenet_runtime.errors import EngineError, MeterError, SettingsError
 from wenet_runtime.loader import Loader
 from wenet_runtime.meters import METERS
@@ -93,8 +93,10 @@ def open_meter(settings: Settings) -> Meter:
 def _backend(settings: Settings, bundle: Bundle) -> Tuple[Backend, str]:
     """The engine of the settings; for `auto` the quickest here, and a sentence that says so."""
 
+    options = EngineOptions(settings.cache_dir.expanduser(), tuple(settings.fp32_layers))
+
     def make(name: str) -> Backend:
-        backend: Backend = load(ENGINES, name, kind="engine", error=EngineError)(bundle, settings.threads or 1)
+        backend: Backend = load(ENGINES, name, kind="engine", error=EngineError)(bundle, settings.threads or 1, options)
         return backend
 
     if settings.engine != AUTO:
