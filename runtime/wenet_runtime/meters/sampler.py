@@ -5,7 +5,8 @@ import threading
 import time
 from typing import Callable, Optional, Set
 
-from wenet_runtime.meters.base import OK, STALE, STARTING, MeterState, Power
+from wenet_runtime.errors import MeterError
+from wenet_runtime.meters.base import OK, STALE, STARTING, UNAVAILABLE, MeterState, Power
 from wenet_runtime.meters.trace import PowerTrace
 
 STALE_PERIODS = 10
@@ -73,8 +74,10 @@ class PolledMeter(TracedMeter):
 
     Args:
         source, rail, clock: as of `TracedMeter`.
-        read: puts one reading, stamped with the time it is given, into the trace. May raise anything.
+        read: gives one reading, or None where this one says nothing. May raise anything; a `MeterError` says that no
+            reading will come until somebody does what it says, and ends the meter: nothing of what it read counts.
         interval_s: time between readings.
+        record: puts a reading, stamped, into the trace: power in W, or `PowerTrace.add_energy` for a counter's steps.
         trace: where readings go; of its own age limit if not given.
     """
 
@@ -82,9 +85,10 @@ class PolledMeter(TracedMeter):
         self,
         source: str,
         rail: str,
-        read: Callable[[PowerTrace, float], None],
+        read: Callable[[], Optional[float]],
         *,
         interval_s: float,
+        record: Callable[[PowerTrace, float, float], None] = PowerTrace.add,
         trace: Optional[PowerTrace] = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -92,14 +96,28 @@ class PolledMeter(TracedMeter):
             trace = PowerTrace(max(LEAST_STALE_S, STALE_PERIODS * interval_s))
         super().__init__(source, rail, trace, interval_s=interval_s, clock=clock)
         self._read = read
+        self._record = record
+        self._ended = ""
         self._failures: Set[str] = set()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="wenet-meter", daemon=True)
         self._thread.start()
 
+    def energy_mj(self, start_s: float, end_s: float) -> Optional[float]:
+        """See `TracedMeter.energy_mj`."""
+        return None if self._ended else super().energy_mj(start_s, end_s)
+
+    def power(self) -> Optional[Power]:
+        """See `TracedMeter.power`."""
+        return None if self._ended else super().power()
+
+    def state(self) -> MeterState:
+        """See `Meter.state`."""
+        return self._told(UNAVAILABLE, self._ended) if self._ended else super().state()
+
     def _run(self) -> None:
         due_s = self._clock()
-        while True:
+        while not self._ended:
             self._look()
             due_s = max(due_s + self._interval_s, self._clock())  # what was missed is not made up for
             if self._closing.wait(max(0.0, due_s - self._clock())):
@@ -108,9 +126,14 @@ class PolledMeter(TracedMeter):
     def _look(self) -> None:
         before_s = self._clock()
         try:
-            # A sensor behind a bus takes milliseconds: the reading is of the middle of that time.
-            self._read(self._trace, before_s)
+            reading = self._read()
+            if reading is not None:
+                # A sensor behind a bus takes milliseconds: the reading is of the middle of that time.
+                self._record(self._trace, (before_s + self._clock()) / 2, reading)
             self._failure = ""
+        except MeterError as error:
+            self._ended = str(error)
+            _LOG.warning("%s: %s", self.source, error)
         except Exception as error:  # noqa: BLE001 - no sensor may end the meter
             self._failure = f"the sensor cannot be read ({error})"
             kind = f"{type(error).__name__}: {error}"

@@ -13,7 +13,7 @@ _TRIM = 4096  # points that are dropped at once, so that dropping costs nothing 
 class PowerTrace:
     """A bounded record of readings, stamped by the monotonic clock. Any thread may write and read.
 
-    Energy is the trapezoid over the readings; from the last reading to now its power is taken to hold, for at most
+    Between readings of power it is taken to change in a straight line, between those of a counter not at all; from the last reading to now its power is taken to hold, for at most
     `stale_after_s`. Between readings further apart than that nothing is known, and so nothing of a window that
     reaches over such a gap.
 
@@ -28,6 +28,7 @@ class PowerTrace:
         self._lock = threading.Lock()
         self._times = array("d")  # of the present stretch without gaps, ascending
         self._joules = array("d")  # since the stretch began
+        self._rises = array("d")  # by how much power changed since the reading before, W
         self._watts = math.nan  # the last reading
         self._previous = math.nan
         self._step_w: Optional[float] = None
@@ -35,21 +36,23 @@ class PowerTrace:
 
     def add(self, at_s: float, watts: float) -> None:
         """One reading of power. One that is not later than the last, or impossible, is dropped."""
-        if not 0.0 <= watts < math.inf:
+        if not (0.0 <= watts < math.inf and math.isfinite(at_s)):
             return
         with self._lock:
             if self._continues(at_s):
                 joules = self._joules[-1] + (self._watts + watts) / 2 * (at_s - self._times[-1])
+                rise_w = watts - self._watts
             elif self._times and at_s <= self._times[-1]:
                 return
             else:
                 self._begin()
-                joules = 0.0
-            self._append(at_s, watts, joules)
+                joules = rise_w = 0.0
+            self._append(at_s, watts, joules, rise_w)
+            self._resolve(watts)
 
     def add_energy(self, at_s: float, joules: float) -> None:
         """One step of an energy counter: what was used since the reading before, J. The first one only begins."""
-        if not 0.0 <= joules < math.inf:
+        if not (0.0 <= joules < math.inf and math.isfinite(at_s)):
             return
         with self._lock:
             if self._continues(at_s):
@@ -82,30 +85,35 @@ class PowerTrace:
     def fresh(self, now_s: float) -> bool:
         """Whether the last reading says something about now."""
         with self._lock:
-            return self._open and bool(self._times) and now_s - self._times[-1] <= self.stale_after_s
+            known = self._open and bool(self._times) and not math.isnan(self._watts)
+            return known and now_s - self._times[-1] <= self.stale_after_s
 
     @property
     def resolution_mw(self) -> Optional[float]:
-        """The smallest step between readings seen so far, mW; None before two differed."""
+        """The smallest step between readings of power seen so far, mW; None before two differed, and of a counter."""
         return None if self._step_w is None else self._step_w * 1e3
 
     def _continues(self, at_s: float) -> bool:
         return self._open and bool(self._times) and 0.0 < at_s - self._times[-1] <= self.stale_after_s
 
     def _begin(self) -> None:
-        del self._times[:], self._joules[:]
+        del self._times[:], self._joules[:], self._rises[:]
         self._watts = math.nan
         self._open = True
 
-    def _append(self, at_s: float, watts: float, joules: float) -> None:
+    def _append(self, at_s: float, watts: float, joules: float, rise_w: float = 0.0) -> None:
+        self._watts = watts
+        self._times.append(at_s)
+        self._joules.append(joules)
+        self._rises.append(rise_w)
+        if len(self._times) > 2 * _TRIM and self._times[_TRIM] < at_s - self._kept_s:
+            del self._times[:_TRIM], self._joules[:_TRIM], self._rises[:_TRIM]
+
+    def _resolve(self, watts: float) -> None:
         step_w = abs(watts - self._previous)
         if step_w > 1e-9 and (self._step_w is None or step_w < self._step_w):  # false for NaN
             self._step_w = step_w
-        self._watts, self._previous = watts, watts
-        self._times.append(at_s)
-        self._joules.append(joules)
-        if len(self._times) > 2 * _TRIM and self._times[_TRIM] < at_s - self._kept_s:
-            del self._times[:_TRIM], self._joules[:_TRIM]
+        self._previous = watts
 
     def _at(self, when_s: float) -> Optional[float]:
         """Joules since the stretch began; None where it is not known."""
@@ -118,5 +126,8 @@ class PowerTrace:
             known = held and beyond_s <= self.stale_after_s and not (beyond_s and math.isnan(self._watts))
             return joules[-1] + (self._watts * beyond_s if beyond_s else 0.0) if known else None
         right = bisect_right(times, when_s)
-        share = (when_s - times[right - 1]) / (times[right] - times[right - 1])
-        return joules[right - 1] + share * (joules[right] - joules[right - 1])
+        lasted_s = times[right] - times[right - 1]
+        share = (when_s - times[right - 1]) / lasted_s
+        # A straight line lies below its mean before the middle, if it rises.
+        bend = self._rises[right] * lasted_s / 2 * share * (1.0 - share)
+        return joules[right - 1] + share * (joules[right] - joules[right - 1]) - bend
