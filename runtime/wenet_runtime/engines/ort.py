@@ -1,46 +1,17 @@
 """ONNX Runtime on the CPU: the engine every device has."""
 
-import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
 
-# Newer versions write a device's identity into the user's cache, and could report it, unless they are told
-# not to before they are imported. What a device does is its owner's business; a setting of theirs stands.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-import onnxruntime
 from numpy.typing import NDArray
 
 from wenet_runtime.bundle import Bundle, Mode
 from wenet_runtime.engines.base import Artifact, EngineOptions, Tensors
+from wenet_runtime.engines.ort_session import FAILURES, expect_numbers_outside, onnxruntime, plain_options
 from wenet_runtime.errors import EngineError
 
 if TYPE_CHECKING:
     from wenet_runtime.lowering.graph import Graph
-
-# ONNX Runtime raises exceptions of its own C++ module, which share no base but Exception's children.
-_FAILURES = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    *(
-        getattr(onnxruntime.capi.onnxruntime_pybind11_state, name)
-        for name in (
-            "Fail",
-            "InvalidArgument",
-            "InvalidGraph",
-            "InvalidProtobuf",
-            "NoSuchFile",
-            "NotImplemented",
-            "RuntimeException",
-            "EngineError",
-            "ModelLoaded",
-            "EPFail",
-        )
-        if hasattr(onnxruntime.capi.onnxruntime_pybind11_state, name)
-    ),
-)
 
 # The shared arena's first region. A mode's first run takes its activations in pieces, later runs take them in one
 # piece, and only pieces of one region can be joined again; what is never touched of it takes no memory.
@@ -66,7 +37,7 @@ class OrtEngine:
             raise EngineError("this engine is closed")
         try:
             values = self._session.run(self._outputs, inputs)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise EngineError(f"ONNX Runtime failed: {error}") from error
         return dict(zip(self._outputs, values))
 
@@ -102,7 +73,7 @@ class OrtBackend:
 
         try:
             return optimised(graph, self._options(threads=1))
-        except _FAILURES as error:
+        except FAILURES as error:
             raise EngineError(f"ONNX Runtime cannot build mode '{name}': {error}") from error
 
     def load(self, mode: Mode, artifact: Callable[[], Artifact], *, threads: Optional[int] = None) -> OrtEngine:
@@ -117,12 +88,7 @@ class OrtBackend:
         # All modes' activations in one place, since one mode runs at a time.
         _share_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
-        # The model says that its numbers lie in a file, `PLACEHOLDER`. They are given here instead, but
-        # newer versions want to see that file.
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path",
-            os.path.dirname(os.devnull),  # noqa: PTH120
-        )
+        expect_numbers_outside(options)
         numbers: List[onnxruntime.OrtValue] = []
         for name, value in made.numbers.items():
             numbers.append(onnxruntime.OrtValue.ortvalue_from_numpy(value))  # no copy: it keeps the array
@@ -134,20 +100,14 @@ class OrtBackend:
         return self._open(model, self._options(), name, [])
 
     def _options(self, threads: Optional[int] = None) -> "onnxruntime.SessionOptions":
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        # A spinning worker steals the time that a small device has for the rest of the request.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return options
+        return plain_options(threads or self._threads)
 
     def _open(
         self, model: bytes, options: "onnxruntime.SessionOptions", name: str, numbers: "List[onnxruntime.OrtValue]"
     ) -> OrtEngine:
         try:
             session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except _FAILURES as error:
+        except FAILURES as error:
             raise EngineError(f"ONNX Runtime cannot load mode '{name}': {error}") from error
         return OrtEngine(session, numbers)
 

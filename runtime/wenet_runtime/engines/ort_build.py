@@ -55,6 +55,12 @@ def optimised(graph: Graph, options: "onnxruntime.SessionOptions") -> Artifact:
         return split(result, path.parent)
 
 
+def plain(graph: Graph) -> Artifact:
+    """A network as it is, its large numbers outside: for a provider that optimises what it opens."""
+    model, numbers = _with_numbers_outside(graph)
+    return Artifact(model.SerializeToString(), numbers)
+
+
 @lru_cache(maxsize=1)
 def block_channels() -> int:
     """Channels of one block of ONNX Runtime's blocked layout on this processor, 8 or 16.
