@@ -100,6 +100,7 @@ def lower(
     fold: bool = True,
     precision: str = "fp32",
     reduce_range: bool = False,
+    symmetric: bool = False,
 ) -> Graph:
     """The plain network of one configuration as a graph and its numbers.
 
@@ -113,6 +114,7 @@ def lower(
         fold: off leaves batch norms and shuffles as operators (the reference for the passes' tests).
         precision: how the mode is emitted; see `lowering.precision`.
         reduce_range: for int8 on a processor whose products overflow; see `lowering.precision`.
+        symmetric: for int8 on an engine that takes no other; see `lowering.quantize`.
 
     Returns:
         The graph. Numbers that no pass changed are the supernet's own arrays, not copies.
@@ -143,7 +145,7 @@ def lower(
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         # A bundle that was made wrong, not damaged: NumPy says where its parts disagree.
         raise BundleError(f"the bundle's parts do not fit together ({error}): export it again") from error
-    apply(graph, precision, ranges, reduce_range=reduce_range)
+    apply(graph, precision, ranges, reduce_range=reduce_range, symmetric=symmetric)
     return graph
 
 

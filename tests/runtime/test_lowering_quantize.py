@@ -247,3 +247,107 @@ def test_a_tensor_that_the_model_returns_is_returned_unrounded() -> None:
     plain = Net()
     y = plain.op("Relu", [plain.conv("input", "one", 16, 16)], "relu")
     assert np.array_equal(answers(graph)["relu"], answers(plain.graph([y]))["relu"])
+
+
+def symmetric_numbers(graph: Graph, layer: str) -> Tuple[NDArray[Any], NDArray[Any], NodeProto]:
+    """A layer's float weight, the steps that it is rounded to, and the node that rounds it."""
+    rounded = graph.producer(graph.node(layer).input[1])
+    assert rounded is not None
+    maker = graph.producer(rounded.input[0])
+    assert maker is not None
+    assert (maker.op_type, rounded.op_type) == ("QuantizeLinear", "DequantizeLinear")
+    assert list(maker.input[1:]) == list(rounded.input[1:])
+    return graph.numbers[maker.input[0]], graph.numbers[maker.input[1]], maker
+
+
+class TestSymmetric:
+    """The form that TensorRT's parser takes."""
+
+    @pytest.mark.parametrize("groups", [1, 4, 16])
+    @pytest.mark.parametrize("seed", range(5))
+    def test_the_answers_stay_within_the_stated_error(self, seed: int, groups: int) -> None:
+        graph = residual(seed, groups)
+        wanted, ranges = answers(graph), ranges_of(graph)
+        quantize(graph, ranges, symmetric=True)
+        assert 0 < error(graph, wanted) <= INT8
+
+    @pytest.mark.parametrize("factor", [0.1, 100.0])
+    def test_wrong_ranges_are_seen(self, factor: float) -> None:
+        graph = residual(0, 4)
+        wanted, ranges = answers(graph), ranges_of(graph)
+        quantize(graph, {name: (low * factor, high * factor) for name, (low, high) in ranges.items()}, symmetric=True)
+        assert error(graph, wanted) > 4 * INT8
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_every_integer_is_an_int8_around_zero_and_biases_stay_float(self, seed: int) -> None:
+        graph = residual(seed, 4)
+        biases = {node.name: node.input[2] for node in graph.nodes if node.op_type == "Conv" and len(node.input) > 2}
+        quantize(graph, ranges_of(graph), symmetric=True)
+        model = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(graph.to_bytes()), strict_mode=True)
+        kept = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+        kept.update(
+            (node.output[0], onnx.numpy_helper.to_array(node.attribute[0].t))
+            for node in model.graph.node
+            if node.op_type == "Constant"
+        )
+        assert {value.dtype for value in kept.values()} <= {np.dtype(np.float32), np.dtype(np.int8), np.dtype(np.int64)}
+        pairs = [node for node in graph.nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+        assert pairs
+        for node in pairs:
+            scale, zero = kept[node.input[1]], kept[node.input[2]]
+            assert np.all(scale > 0)
+            assert zero.dtype == np.int8
+            assert not zero.any()
+        # TensorRT takes no integers but those that a QuantizeLinear makes in the network itself.
+        makers = {graph.producer(node.input[0]).op_type for node in pairs if node.op_type == "DequantizeLinear"}  # type: ignore[union-attr]
+        assert makers == {"QuantizeLinear"}
+        for name, bias in biases.items():
+            assert graph.node(name).input[2] == bias
+            assert graph.numbers[bias].dtype == np.float32
+
+    def test_a_layer_that_is_rounded_the_other_way_has_a_zero_point(self) -> None:
+        graph = residual(0, 4)
+        quantize(graph, ranges_of(graph))
+        zeros = [node for node in graph.nodes if node.name.endswith(".zero")]
+        assert any(onnx.numpy_helper.to_array(node.attribute[0].t).dtype == np.uint8 for node in zeros)
+
+    @pytest.mark.parametrize(("low", "high"), [(-3.0, 1.0), (-1.0, 3.0), (0.0, 3.0), (1.0, 3.0), (-3.0, -2.0)])
+    def test_the_larger_side_takes_127_steps(self, low: float, high: float) -> None:
+        net = Net()
+        graph = net.graph([net.conv("input", "conv", 16, 16)])
+        quantize(graph, {"input": (low, high)}, symmetric=True)
+        step = onnx.numpy_helper.to_array(graph.node("input.step").attribute[0].t)
+        assert step == pytest.approx(3 / 127)
+        assert step.dtype == np.float32
+
+    def test_weights_are_rounded_by_output_channel_and_zero_ones_stay_zero(self) -> None:
+        net = Net()
+        graph = net.graph([net.conv("input", "conv", 16, 32, groups=4)])
+        graph.numbers["conv.w"][3] = 0
+        wanted, ranges = answers(graph), ranges_of(graph)
+        quantize(graph, ranges, symmetric=True)
+        weight, scale, maker = symmetric_numbers(graph, "conv")
+        assert maker.attribute[0].i == 0
+        largest = np.abs(weight).reshape(32, -1).max(axis=1)
+        assert np.allclose(scale, np.where(largest > 0, largest / 127, 1))
+        assert error(graph, wanted) <= INT8
+        assert np.allclose(answers(graph)["conv"][:, 3], wanted["conv"][:, 3])
+
+    @pytest.mark.parametrize("turned", [0, 1])
+    def test_a_matrix_product_is_rounded_by_output_whichever_way_its_weight_lies(self, turned: int) -> None:
+        net = Net()
+        x = net.op("Flatten", [net.op("GlobalAveragePool", ["input"], "pool")], "flatten", axis=1)
+        weight = (net.random.normal(size=(16, 10)) * np.logspace(-3, 0, 10)).astype(np.float32)
+        graph = net.graph([net.op("Gemm", [x, net.number("w", weight.T if turned else weight)], "head", transB=turned)])
+        wanted, ranges = answers(graph), ranges_of(graph)
+        quantize(graph, ranges, symmetric=True)
+        assert symmetric_numbers(graph, "head")[1].shape == (10,)
+        found = answers(graph)["head"]
+        assert np.all(np.abs(found - wanted["head"]) <= INT8 * np.abs(wanted["head"]).max(axis=0))
+
+    @pytest.mark.parametrize("bounds", [(1.0, -1.0), (float("nan"), 1.0), (0.0, float("inf"))])
+    def test_a_range_that_is_none_is_refused(self, bounds: Tuple[float, float]) -> None:
+        net = Net()
+        graph = net.graph([net.conv("input", "conv", 16, 16)])
+        with pytest.raises(BundleError, match="'input' cannot have values"):
+            quantize(graph, {"input": bounds}, symmetric=True)

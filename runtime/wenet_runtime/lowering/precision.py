@@ -27,7 +27,14 @@ class Variant:
     emitted: Mapping[str, int]
 
 
-def apply(graph: Graph, precision: str, ranges: Optional[Ranges] = None, *, reduce_range: bool = False) -> None:
+def apply(
+    graph: Graph,
+    precision: str,
+    ranges: Optional[Ranges] = None,
+    *,
+    reduce_range: bool = False,
+    symmetric: bool = False,
+) -> None:
     """Write a lowered float graph in a precision, in place.
 
     Args:
@@ -35,6 +42,7 @@ def apply(graph: Graph, precision: str, ranges: Optional[Ranges] = None, *, redu
         precision: one of `PRECISIONS`.
         ranges: of the activations, for int8; see `lowering.ranges`.
         reduce_range: for int8 on a processor that wants it; see `wants_reduced_range`.
+        symmetric: for int8 on an engine that wants it; see `quantize`.
 
     Raises:
         BundleError: an unknown precision, int8 without ranges, or numbers that do not fit fp16.
@@ -47,7 +55,7 @@ def apply(graph: Graph, precision: str, ranges: Optional[Ranges] = None, *, redu
         known = ranges or {}
         if not any(name in known for origin in activation_names(graph) for name in holders(graph, origin)):
             raise BundleError("an int8 mode needs the ranges of its activations, and its statistics hold none of them")
-        quantize(graph, known, reduce_range=reduce_range)
+        quantize(graph, known, reduce_range=reduce_range, symmetric=symmetric)
 
 
 def wants_reduced_range(machine: str, flags: AbstractSet[str]) -> bool:
@@ -84,12 +92,16 @@ def candidates(
     """The variants of one configuration that are worth measuring, without those that are the same.
 
     In fp32 the groups are emitted as they are, because a plan decides there layer by layer; in other precisions
-    also with at most four and with one.
+    as `emissions` says.
     """
-    found = []
-    for precision in precisions:
-        found.append(Variant(precision, {}))
-        if precision != "fp32":
-            fewer = [fewer_groups(layers, groups, 4), dense_emission(layers, groups)]
-            found += [Variant(precision, emitted) for emitted in fewer if emitted]
+    return tuple(
+        Variant(precision, emitted)
+        for precision in dict.fromkeys(precisions)
+        for emitted in (emissions(layers, groups) if precision != "fp32" else ({},))
+    )
+
+
+def emissions(layers: Sequence[Layer], groups: Mapping[str, int]) -> Tuple[Mapping[str, int], ...]:
+    """The emissions of a whole network worth measuring: its groups as they are, at most four, and one."""
+    found = [{}, fewer_groups(layers, groups, 4), dense_emission(layers, groups)]
     return tuple(one for at, one in enumerate(found) if one not in found[:at])

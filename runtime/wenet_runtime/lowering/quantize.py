@@ -3,6 +3,9 @@
 Activations are uint8 with one scale a tensor, weights int8 with one scale an output channel around zero,
 biases int32 in the product of both scales. What no range is known of stays in float, as do the model's own
 inputs and outputs. A range belongs to a whole tensor, so no order of channels matters to it.
+
+The symmetric form is what TensorRT's parser takes: activations int8 around zero, weights as floats that are
+rounded by a pair of their own, biases in float.
 """
 
 from typing import Any, Dict, List, Mapping, Optional, Tuple
@@ -42,7 +45,7 @@ def holders(graph: Graph, tensor: str) -> Tuple[str, ...]:
     return tuple(found)
 
 
-def quantize(graph: Graph, ranges: Ranges, *, reduce_range: bool = False) -> None:
+def quantize(graph: Graph, ranges: Ranges, *, reduce_range: bool = False, symmetric: bool = False) -> None:
     """Write every convolution and matrix product whose input's range is known in int8, in place.
 
     Args:
@@ -51,18 +54,24 @@ def quantize(graph: Graph, ranges: Ranges, *, reduce_range: bool = False) -> Non
             the same values will do, so that ranges outlive another emission of the same mode.
         reduce_range: weights of 7 bits. x86 processors without VNNI add two products of uint8 and int8 in
             16 bits: 255 · 127 · 2 overflows there, 255 · 64 · 2 does not.
+        symmetric: every zero point is 0 and every integer an int8; costs what lies behind a ReLU one of its bits.
 
     Raises:
         BundleError: a range that is none.
     """
-    scales = {tensor: _scale(tensor, *bounds) for tensor, bounds in _known(graph, ranges).items()}
+    scale = _symmetric_scale if symmetric else _scale
+    scales = {tensor: scale(tensor, *bounds) for tensor, bounds in _known(graph, ranges).items()}
     layers = {node.name: node.input[0] for node in graph.nodes if is_layer(graph, node) and node.input[0] in scales}
     if not layers:
         return
     for tensor in [tensor for tensor in _rounded(graph) if tensor in scales]:
         _round(graph, tensor, *scales[tensor])
+    limit = _REDUCED_LIMIT if reduce_range else _LIMIT
     for name, tensor in layers.items():
-        _quantize_numbers(graph, graph.node(name), scales[tensor][0], _REDUCED_LIMIT if reduce_range else _LIMIT)
+        if symmetric:
+            _round_weight(graph, graph.node(name), limit)
+        else:
+            _quantize_numbers(graph, graph.node(name), scales[tensor][0], limit)
 
 
 def _rounded(graph: Graph) -> List[str]:
@@ -107,29 +116,40 @@ def _known(graph: Graph, ranges: Ranges) -> Dict[str, Tuple[float, float]]:
 
 def _scale(tensor: str, low: float, high: float) -> Tuple[NDArray[Any], NDArray[Any]]:
     """Scale and zero point of a uint8 tensor. Zero is one of its values exactly, as padding and ReLU need it."""
+    _check_range(tensor, low, high)
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = _step((high - low) / 255)
+    return scale, np.array(np.clip(np.rint(-low / scale), 0, 255), np.uint8)
+
+
+def _symmetric_scale(tensor: str, low: float, high: float) -> Tuple[NDArray[Any], NDArray[Any]]:
+    """Scale and zero point of an int8 tensor around zero."""
+    _check_range(tensor, low, high)
+    return _step(max(abs(low), abs(high)) / _LIMIT), np.array(0, np.int8)
+
+
+def _check_range(tensor: str, low: float, high: float) -> None:
     if not (np.isfinite(low) and np.isfinite(high) and low <= high):
         raise BundleError(f"'{tensor}' cannot have values from {low} to {high}: observe the mode's ranges again")
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = np.float32((high - low) / 255)
-    if not scale > 0:  # always zero, or as good as: any scale will do
-        scale = np.float32(1)
-    return np.array(scale, np.float32), np.array(np.clip(np.rint(-low / scale), 0, 255), np.uint8)
+
+
+def _step(size: float) -> NDArray[Any]:
+    step = np.float32(size)
+    return np.array(step if step > 0 else 1, np.float32)  # always zero, or as good as: any scale will do
 
 
 def _round(graph: Graph, tensor: str, scale: NDArray[Any], zero: NDArray[Any]) -> None:
-    """Let every reader of a tensor read it rounded to uint8."""
+    """Let every reader of a tensor read it rounded to the integers of its zero point's type."""
     readers = graph.consumers(tensor)
-    how = [f"{tensor}.step", f"{tensor}.zero"]
+    how, steps = [f"{tensor}.step", f"{tensor}.zero"], f"{tensor}.{zero.dtype}"
     # These scalars stand in the graph itself: who optimises it must see which of them are equal.
     added = [
         helper.make_node("Constant", [], [name], name=name, value=numpy_helper.from_array(value))
         for name, value in zip(how, (scale, zero))
     ]
     added += [
-        helper.make_node("QuantizeLinear", [tensor, *how], [f"{tensor}.uint8"], name=f"{tensor}.uint8"),
-        helper.make_node(
-            "DequantizeLinear", [f"{tensor}.uint8", *how], [f"{tensor}.rounded"], name=f"{tensor}.rounded"
-        ),
+        helper.make_node("QuantizeLinear", [tensor, *how], [steps], name=steps),
+        helper.make_node("DequantizeLinear", [steps, *how], [f"{tensor}.rounded"], name=f"{tensor}.rounded"),
     ]
     maker = graph.producer(tensor)
     if maker is not None:
@@ -148,7 +168,7 @@ def _quantize_numbers(graph: Graph, node: NodeProto, input_scale: NDArray[Any], 
     weight = graph.numbers[node.input[1]]
     axis = output_axis(node)
     bias: Optional[NDArray[Any]] = graph.numbers[node.input[2]] if has_bias(node) else None
-    scale = np.abs(np.moveaxis(weight, axis, 0)).reshape(weight.shape[axis], -1).max(axis=1).astype(np.float64) / limit
+    scale = _largest(weight, axis) / limit
     if bias is not None:  # beside tiny weights a bias would overflow
         scale = np.maximum(scale, np.abs(bias) / (float(input_scale) * _LARGEST_BIAS))
     scale = scale.astype(np.float32)
@@ -162,6 +182,28 @@ def _quantize_numbers(graph: Graph, node: NodeProto, input_scale: NDArray[Any], 
     graph.replace(node, [*added, node])
     for position, one in enumerate(added, start=1):
         graph.connect(node, position, one.output[0])
+
+
+def _round_weight(graph: Graph, node: NodeProto, limit: int) -> None:
+    """Let a layer read its float weight rounded to int8; its bias stays."""
+    axis, name = output_axis(node), f"{node.name}.1"
+    scale = (_largest(graph.numbers[node.input[1]], axis) / limit).astype(np.float32)
+    scale[~(scale > 0)] = 1  # an output of zeros
+    how = [f"{name}.step", f"{name}.zero"]
+    graph.numbers.update(zip(how, (scale, np.zeros(scale.shape, np.int8))))
+    steps, rounded = f"{name}.steps", f"{name}.rounded"
+    added = [
+        helper.make_node("QuantizeLinear", [node.input[1], *how], [steps], name=steps, axis=axis),
+        helper.make_node("DequantizeLinear", [steps, *how], [rounded], name=rounded, axis=axis),
+    ]
+    graph.replace(node, [*added, node])
+    graph.connect(node, 1, rounded)
+
+
+def _largest(weight: NDArray[Any], axis: int) -> NDArray[Any]:
+    """The largest absolute number of each output."""
+    largest: NDArray[Any] = np.abs(np.moveaxis(weight, axis, 0)).reshape(weight.shape[axis], -1).max(axis=1)
+    return largest.astype(np.float64)
 
 
 def _number(
