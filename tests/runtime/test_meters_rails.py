@@ -46,6 +46,7 @@ def test_the_whole_board_is_its_input_or_the_sum_of_what_is_known_to_be_all(
     [
         ("POM_5V_GPU", Total(8000, ("POM_5V_GPU",))),
         ("POM_5V_GPU + POM_5V_CPU", Total(11100, ("POM_5V_GPU", "POM_5V_CPU"))),
+        ("POM_5V_GPU+POM_5V_GPU", Total(8000, ("POM_5V_GPU",))),
         ("VDD_IN", None),
         ("POM_5V_GPU+VDD_IN", None),
     ],

@@ -39,7 +39,7 @@ def total_rails(names: Iterable[str], rail: Optional[str] = None) -> Optional[Tu
     """
     there = set(names)
     if rail is not None:
-        choices = (tuple(part.strip() for part in rail.split("+")),)
+        choices = (tuple(dict.fromkeys(part.strip() for part in rail.split("+"))),)
     else:
         there.discard(UNCONNECTED)
         choices = tuple((name,) for name in INPUTS) + SUMS

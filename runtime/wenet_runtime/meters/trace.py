@@ -13,9 +13,9 @@ _TRIM = 4096  # points that are dropped at once, so that dropping costs nothing 
 class PowerTrace:
     """A bounded record of readings, stamped by the monotonic clock. Any thread may write and read.
 
-    Between readings of power it is taken to change in a straight line, between those of a counter not at all; from the last reading to now its power is taken to hold, for at most
-    `stale_after_s`. Between readings further apart than that nothing is known, and so nothing of a window that
-    reaches over such a gap.
+    Between readings of power it is taken to change in a straight line, between those of a counter not at all; from
+    the last reading to now its power is taken to hold, for at most `stale_after_s`. Between readings further apart
+    than that nothing is known, and so nothing of a window that reaches over such a gap.
 
     Args:
         stale_after_s: from which age on a reading says nothing.
