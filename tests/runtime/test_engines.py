@@ -1,5 +1,6 @@
 """The contract of every engine, whatever runs behind it; then what is each one's own."""
 
+import contextlib
 import gc
 import importlib.util
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from tests.runtime.fakes import unbuilt
 from tests.runtime.nets import SIDE, Net
+from tests.runtime.ort_doubles import CUDA, TENSORRT, gpu
 from tests.supernets import images, make_supernet, random_groups, random_statistics
 from wenet_runtime.bundle import Accuracy, Bundle, Mode
 from wenet_runtime.engines import ENGINES
@@ -44,9 +46,11 @@ def anonymous_mb() -> float:
 def backend(request: Any, bundle: Bundle) -> Iterator[Backend]:
     if request.param == "openvino" and importlib.util.find_spec("openvino") is None:
         pytest.skip("OpenVINO is not installed here; it needs Python 3.10")
-    one: Backend = load(ENGINES, request.param, kind="engine", error=EngineError)(bundle, 1)
-    yield one
-    one.close()
+    on_double = request.param in ("ort-cuda", "ort-tensorrt")
+    with gpu(CUDA, TENSORRT) if on_double else contextlib.nullcontext():
+        one: Backend = load(ENGINES, request.param, kind="engine", error=EngineError)(bundle, 1)
+        yield one
+        one.close()
 
 
 @pytest.fixture

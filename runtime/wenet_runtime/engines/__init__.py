@@ -4,6 +4,8 @@ from typing import Mapping
 
 ENGINES: Mapping[str, str] = {
     "ort": "wenet_runtime.engines.ort:OrtBackend",
+    "ort-cuda": "wenet_runtime.engines.ort_cuda:OrtCudaBackend",
+    "ort-tensorrt": "wenet_runtime.engines.ort_tensorrt:OrtTensorrtBackend",
     "openvino": "wenet_runtime.engines.openvino:OpenVinoBackend",
     "sim": "wenet_runtime.engines.sim:SimBackend",
 }

@@ -137,8 +137,8 @@ def require_provider(wanted: str) -> None:
     if wanted not in there:
         raise EngineError(
             f"ONNX Runtime {onnxruntime.__version__} here has no {wanted}, only {', '.join(there)}: "
-            "`pip uninstall onnxruntime`, then `pip install 'wenet-runtime[gpu]'`; the two packages "
-            "overwrite each other and must not be installed side by side"
+            "`pip uninstall onnxruntime`, then `pip install onnxruntime-gpu`; the two packages hold the same files "
+            "and must not be installed side by side"
         )
     if tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) < OLDEST:
         raise EngineError(

@@ -7,6 +7,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, List, Optional
 
+import numpy as np
+
 from wenet_runtime.bundle import Bundle, Mode
 from wenet_runtime.engines.base import Artifact, EngineOptions, Numerics
 from wenet_runtime.engines.ort_cuda import CUDA, OrtCudaBackend, Provider, cuda_options
@@ -106,7 +108,7 @@ def digest(made: Artifact, version: str) -> str:
     sha256 = hashlib.sha256(version.encode() + b"\n" + made.model)
     for name, value in sorted(made.numbers.items()):
         sha256.update(name.encode() + b"\n")
-        sha256.update(memoryview(value).cast("B"))
+        sha256.update(value.reshape(-1).view(np.uint8).data)
     return sha256.hexdigest()[:32]
 
 
