@@ -19,9 +19,11 @@ from wenet_runtime.bundle import Bundle, Mode
 from wenet_runtime.device import Device, processor_flags
 from wenet_runtime.engines.base import Artifact, Backend
 from wenet_runtime.errors import EngineError
+from wenet_runtime.files import sha256_of
 from wenet_runtime.memory import Footprint, footprint_of, give_back
-from wenet_runtime.mode_store import ModeStore, write_modes
+from wenet_runtime.mode_store import INDEX, ModeStore, write_modes
 from wenet_runtime.profile_file import FILE, DeviceProfile, read_profile, write_profile
+from wenet_runtime.refused_file import read_refused, write_refused
 
 if TYPE_CHECKING:
     from wenet_runtime.materialize import Supernet
@@ -110,6 +112,29 @@ class DeviceCache:
         store = self._store or self._read()
         return None if store is None else {one.id: footprint_of(store.artifact(one.id)) for one in self.bundle.modes}
 
+    def refused(self) -> Dict[str, str]:
+        """Which of the modes that are built must not serve, and why."""
+        try:
+            known = read_refused(self.path, built=sha256_of(self.path / INDEX))
+        except FileNotFoundError:
+            return {}  # nothing is built
+        return {one.id: known[one.id] for one in self.bundle.modes if one.id in known}
+
+    def refuse(self, reasons: Mapping[str, str]) -> None:
+        """Keep modes from serving until something else is built of them; without reasons, let all serve.
+
+        Args:
+            reasons: why, by mode id.
+
+        Raises:
+            EngineError: the cache cannot be written.
+        """
+        try:
+            with self._lock():
+                write_refused(self.path, reasons, built=sha256_of(self.path / INDEX))
+        except OSError as error:
+            raise self._unwritable(error) from None
+
     def _opened(self, progress: Progress) -> ModeStore:
         if self._store is None:
             with self._lock():  # of two processes that start on an empty cache, one builds
@@ -132,7 +157,7 @@ class DeviceCache:
         try:
             return ModeStore(self.path, identity=self._identity, modes=[mode.id for mode in self.bundle.modes])
         except FileNotFoundError as error:
-            if (self.path / "index.json").exists():
+            if (self.path / INDEX).exists():
                 warnings.warn(f"the cache lacks {Path(error.filename).name}: building all modes again", stacklevel=4)
         except (OSError, ValueError) as error:
             warnings.warn(f"the cache cannot be used, {error}: building all modes again", stacklevel=4)

@@ -20,12 +20,16 @@ _LOG = logging.getLogger(__name__)
 
 
 def measurable(pool: Pool, limit_mb: Optional[float]) -> List[str]:
-    """The modes that fit into the limit alone."""
-    return [one for one in pool.modes if limit_mb is None or pool.footprint(one).alone <= limit_mb * MB]
+    """The modes in service that fit into the limit alone."""
+    served = [one for one in pool.modes if one not in pool.residency.out]
+    return [one for one in served if limit_mb is None or pool.footprint(one).alone <= limit_mb * MB]
 
 
 def in_turns(pool: Pool, limit_mb: Optional[float]) -> Iterator[Mapping[str, Engine]]:
-    """The engine of every mode that fits once, as many at a time as fit together; before anything is served."""
+    """The engine of every mode that fits once, as many at a time as fit together; before anything is served.
+
+    A mode that does not load, or answers wrongly, is taken out of service instead.
+    """
     if limit_mb is None:
         yield pool.engines
         return
@@ -36,7 +40,7 @@ def in_turns(pool: Pool, limit_mb: Optional[float]) -> Iterator[Mapping[str, Eng
         for one in left:
             if evicted_for(one, (), turn, footprints, limit_mb * MB) is not None:
                 turn.append(one)
-        pool.load_all(turn)
+        pool.load_sound(turn)
         yield pool.engines
         for one in turn:
             pool.evict(one)
@@ -71,26 +75,28 @@ class Loader:
         self._wanted: List[str] = []  # the latest last
         self._rested_s = 0.0  # when modes may be evicted again
         self._closing = False
-        self._take_out_what_never_fits()
+        self._check_fastest()
         pool.load(fastest)
+        self._take_out_what_never_fits()
         self._thread = threading.Thread(target=self._work, name="wenet-loader", daemon=True)
         self._thread.start()
 
-    def _take_out_what_never_fits(self) -> None:
+    def _check_fastest(self) -> None:
         alone = self._footprints[self._fastest].alone
         if alone > self._limit:
             raise SettingsError(
                 f"--memory-mb {self._limit / MB:g} does not hold the fastest mode, {self._fastest}: "
                 f"give at least {alone / MB:.3g}"
             )
+
+    def _take_out_what_never_fits(self) -> None:
         for one in self._pool.modes:
-            if one == self._fastest:
-                continue  # it fits alone, and is there once
+            if one == self._fastest or one in self._pool.residency.out:
+                continue  # the fastest fits alone, and is there once
             both = together([self._footprints[self._fastest], self._footprints[one]])
             if both > self._limit:
                 reason = f"beside {self._fastest} it needs --memory-mb {both / MB:.3g}"
-                _LOG.warning("mode '%s' is not served: %s", one, reason)
-                self._pool.take_out(one, reason)
+                self._pool.reject(one, reason)
 
     def want(self, mode_id: str) -> None:
         """Have a mode loaded soon. Returns at once."""

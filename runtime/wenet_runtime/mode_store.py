@@ -83,8 +83,9 @@ def write_modes(folder: Path, artifacts: Iterable[Tuple[str, Artifact]], *, iden
         artifacts: id and content of each.
         identity: what they are built from and for.
     """
-    for left in folder.glob(f".{BLOB}.*"):  # of a process that was killed
-        left.unlink()
+    for pattern in (f".{BLOB}.*", ".*.model.*", f".{INDEX}.*"):  # of a process that was killed
+        for left in folder.glob(pattern):
+            left.unlink()
     descriptor, temporary = tempfile.mkstemp(prefix=f".{BLOB}.", dir=str(folder))  # readable by its owner only
     try:
         modes: Dict[str, ModeEntry] = {}

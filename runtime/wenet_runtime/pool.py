@@ -4,6 +4,7 @@ What is resident may change while requests are answered; `loader` decides about 
 """
 
 import contextlib
+import logging
 import threading
 import time
 from dataclasses import dataclass, field
@@ -11,11 +12,13 @@ from typing import Callable, Dict, FrozenSet, Iterable, Iterator, List, Mapping,
 
 from wenet_runtime.bundle import Bundle, Mode
 from wenet_runtime.canary import Canary
-from wenet_runtime.engines.base import Artifact, Backend, Engine
-from wenet_runtime.errors import NotResident
+from wenet_runtime.engines.base import Artifact, Backend, Engine, numerics_of
+from wenet_runtime.errors import EngineError, NotResident
 from wenet_runtime.memory import MB, Footprint, added, footprint_of, together
 
 Progress = Callable[[str, int, int], None]
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,20 @@ class Pool:
             self._progress(f"loading {mode_id}", done, len(mode_ids))
             self.load(mode_id)
 
+    def load_sound(self, mode_ids: List[str]) -> List[str]:
+        """The same, but one that does not load or answers wrongly is taken out of service, and the others are loaded.
+
+        Returns:
+            Those that are resident now.
+        """
+        for done, mode_id in enumerate(mode_ids):
+            self._progress(f"loading {mode_id}", done, len(mode_ids))
+            try:
+                self.load(mode_id)
+            except EngineError as error:
+                self.reject(mode_id, str(error))
+        return [one for one in mode_ids if one in self._residency.resident]
+
     def load(self, mode_id: str) -> None:
         """Load, warm and check a mode on this thread, then let it answer. One thread at a time may load.
 
@@ -184,6 +201,11 @@ class Pool:
         with self._changed:
             self._residency = Residency(self._residency.resident, {**self._residency.out, mode_id: reason})
             self._changed.notify_all()
+
+    def reject(self, mode_id: str, reason: str) -> None:
+        """Take a mode out of service that was meant to serve, and warn."""
+        _LOG.warning("mode '%s' is not served: %s", mode_id, reason)
+        self.take_out(mode_id, reason)
 
     def _publish(self) -> None:
         self._residency = Residency(frozenset(self._engines), self._residency.out)

@@ -284,9 +284,39 @@ def test_a_build_that_fails_leaves_no_part_of_a_blob(
 
 
 def test_what_a_killed_build_left_is_removed(cache: DeviceCache) -> None:
-    (cache.path / ".modes.bin.abc").write_bytes(b"half")
+    for name in (".modes.bin.abc", ".m1.model.abc", ".index.json.abc"):
+        (cache.path / name).write_bytes(b"half")
     cache.build()
     assert not list(cache.path.glob(".*"))
+
+
+def test_a_refusal_holds_for_what_was_built_and_for_nothing_else(
+    cache: DeviceCache, bundle: Bundle, tmp_path: Path
+) -> None:
+    assert cache.refused() == {}  # nothing is built
+    cache.build()
+    cache.refuse({"m1": "it deviates", "m9": "no such mode"})
+    assert cache.refused() == {"m1": "it deviates"}
+    again = DeviceCache(tmp_path / "cache", bundle, DEVICE, OrtBackend())
+    assert again.refused() == {"m1": "it deviates"}
+
+    index = json.loads((cache.path / "index.json").read_text())
+    (cache.path / "index.json").write_text(json.dumps(index))  # the same modes, yet other bytes: another build
+    assert cache.refused() == {}
+    cache.refuse({"m0": "it deviates"})
+    cache.refuse({})
+    assert cache.refused() == {}
+    assert not (cache.path / "refused.json").exists()
+
+
+def test_a_refusal_that_cannot_be_kept_is_an_engine_error(cache: DeviceCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*parts: Any, **how: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    cache.build()
+    monkeypatch.setattr("wenet_runtime.refused_file.write_atomic", full)
+    with pytest.raises(EngineError, match=r"No space left on device.*choose another --cache-dir"):
+        cache.refuse({"m1": "it deviates"})
 
 
 def test_a_cache_that_cannot_be_written_says_where_to_put_it(

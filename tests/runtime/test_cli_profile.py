@@ -9,7 +9,6 @@ import pytest
 
 from wenet_runtime import layer_profiler
 from wenet_runtime.bundle import Bundle
-from wenet_runtime.cli.ends import progress, progress_ended
 from wenet_runtime.conditions import Conditions
 from wenet_runtime.layer_check import Checked
 
@@ -247,19 +246,10 @@ def test_a_check_says_whether_the_device_is_as_fast_as_it_was(
     assert ("warning: times here are not those of the table" in found.stderr) == (moved > 1)
 
 
-def test_progress_that_ends_early_leaves_the_line(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    progress("rows", 40, 160)
-    progress_ended(40, 160)
-    progress("rows", 160, 160)
-    progress_ended(160, 160)
-    assert capsys.readouterr().err.count("\n") == 2
-
-
 def test_an_interrupted_table_goes_on_where_it_ended(
     profiled: Any, few_rows: List[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(done: int, total: int) -> None:
+    def interrupted(shown: Any, done: int, total: int) -> None:
         if done == 2:
             raise KeyboardInterrupt
 

@@ -199,6 +199,28 @@ def test_modes_that_never_fit_beside_the_fastest_are_not_served(
     assert "mode 'm2' is not served: beside m0 it needs" in caplog.text
 
 
+def test_a_mode_that_is_out_already_keeps_its_reason_and_is_not_measured(pool: Pool) -> None:
+    pool.take_out("m3", "it was refused")
+    assert measurable(pool, 200 * KB) == ["m2", "m1", "m0"]
+    with loading(pool, 61):
+        assert pool.residency.out["m3"] == "it was refused"
+
+
+def test_modes_that_do_not_load_are_left_out_of_the_turns(pool: Pool, backend: LoadingBackend) -> None:
+    backend.failing = {"m3": EngineError("too large"), "m1": EngineError("broken")}
+    assert [one for engines in in_turns(pool, 81 * KB) for one in engines] == ["m2", "m0"]
+    assert pool.residency.out == {"m3": "too large", "m1": "broken"}
+    pool.close()
+
+
+def test_a_fastest_mode_that_does_not_load_takes_no_other_out(pool: Pool, backend: LoadingBackend) -> None:
+    backend.failing = {"m0": EngineError("broken")}
+    with pytest.raises(EngineError, match="broken"):
+        Loader(pool, 61 * KB, "m0", [])
+    assert pool.residency.out == {}
+    pool.close()
+
+
 def test_closing_waits_for_what_is_being_loaded_and_loads_nothing_more(pool: Pool, backend: LoadingBackend) -> None:
     backend.hold_load("m3")
     loader = Loader(pool, 200 * KB, "m0", ["m3", "m2", "m1"])

@@ -1,5 +1,6 @@
 """Modes are warmed and checked before they answer, and stay open while somebody uses them."""
 
+import logging
 import threading
 from typing import Any, Callable, Iterable, Iterator, List, Tuple
 
@@ -73,6 +74,21 @@ def test_a_mode_that_does_not_load_closes_those_that_did(bundle: Bundle) -> None
     with pytest.raises(EngineError, match="out of memory"):
         Pool(bundle, backend, no_artifact)
     assert sorted(backend.closed) == ["backend", "m2"]
+
+
+def test_sound_modes_are_loaded_and_one_that_answers_wrongly_is_taken_out_and_told(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: List[Tuple[str, int, int]] = []
+    backend = GoldenBackend(bundle, lambda golden: -golden)
+    pool = Pool(bundle, backend, no_artifact, lambda *one: told.append(one), load=False)
+    with caplog.at_level(logging.WARNING):
+        assert pool.load_sound(["m2", "m1", "m0"]) == ["m2", "m0"]
+    assert told == [("loading m2", 0, 3), ("loading m1", 1, 3), ("loading m0", 2, 3)]
+    assert pool.residency.resident == {"m2", "m0"}
+    assert pool.residency.out["m1"].startswith("mode 'm1' deviates from its golden output")
+    assert "mode 'm1' is not served: mode 'm1' deviates" in caplog.text
+    pool.close()
 
 
 @pytest.fixture

@@ -1,13 +1,16 @@
 """What modes cost here, and which are offered: measured side by side, kept, and honoured by later starts."""
 
 from pathlib import Path
-from typing import Any, Dict, List, Mapping
+from typing import Any, ClassVar, Dict, List, Mapping
 
 import numpy as np
 import pytest
 
 from tests.runtime.fakes import Client, check_problem
-from wenet_runtime.errors import SettingsError, UnknownMode
+from wenet_runtime.bundle import Mode
+from wenet_runtime.engines import ENGINES
+from wenet_runtime.engines.sim import SimBackend
+from wenet_runtime.errors import EngineError, SettingsError, UnknownMode
 from wenet_runtime.service.costs import PRIMED, Costs
 from wenet_runtime.service.daemon import open_daemon
 from wenet_runtime.service.opening import open_cache, open_device
@@ -244,3 +247,151 @@ def test_a_profile_that_is_interrupted_leaves_the_one_before(
     cache = open_cache(given)
     assert cache.read_profile() == before
     assert sorted(path.name for path in cache.path.iterdir()) == ["lock", "profile.json"]
+
+
+class BrokenBackend(SimBackend):
+    """A simulated engine of which some modes cannot be loaded; notes what was."""
+
+    broken: ClassVar[Dict[str, str]] = {}
+    loads: ClassVar[List[str]] = []
+
+    def load(self, mode: Mode, artifact: Any, *, threads: Any = None) -> Any:
+        self.loads.append(mode.id)
+        if mode.id in self.broken:
+            raise EngineError(self.broken[mode.id])
+        return super().load(mode, artifact, threads=threads)
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Dict[str, str]:
+    """Modes that cannot be loaded, and why; the test fills it."""
+    found: Dict[str, str] = {}
+    monkeypatch.setattr(BrokenBackend, "broken", found)
+    monkeypatch.setattr(BrokenBackend, "loads", [])
+    monkeypatch.setitem(ENGINES, "sim", f"{__name__}:BrokenBackend")  # type: ignore[index]
+    return found
+
+
+@pytest.mark.parametrize("more", [{}, {"memory_mb": 0.2}, {"threads": 0}])
+def test_a_mode_that_does_not_load_is_left_out_and_the_others_are_served(
+    bundle_path: Path, tmp_path: Path, broken: Dict[str, str], caplog: pytest.LogCaptureFixture, more: Dict[str, Any]
+) -> None:
+    broken["m0"] = "mode 'm0' deviates"
+    given = settings(bundle_path, tmp_path, **more)
+    daemon = open_daemon(given)
+    client = Client(daemon.app)
+    assert client.infer().headers["wenet-mode"] in ("m2", "m1")
+    members = check_problem(client.infer(headers={"WeNet-Mode": "m0"}), "unknown-mode", 404)
+    assert "mode 'm0' is not served: mode 'm0' deviates" in members["detail"]
+    rows = {row["id"]: row["out_of_service"] for row in client.get("/modes").json()["modes"]}
+    assert rows == {"m2": None, "m1": None, "m0": "mode 'm0' deviates"}
+    daemon.runtime.close()
+    assert "mode 'm0' is not served: mode 'm0' deviates" in caplog.text
+
+
+def test_what_does_not_load_is_not_measured_at_every_start(
+    bundle_path: Path, tmp_path: Path, measured: Any, broken: Dict[str, str]
+) -> None:
+    broken["m1"] = "broken"
+    given = settings(bundle_path, tmp_path)
+    for _ in range(2):
+        device = open_device(given)
+        device.close()
+        assert list(device.profiles) == ["m2", "m0"]
+    assert measured == [["m2", "m0"]]
+    broken.clear()  # and once it loads again, it is
+    with pytest.warns(UserWarning, match="measuring again"):
+        device = open_device(given)
+    device.close()
+    assert (list(device.profiles), measured[1:]) == (["m2", "m1", "m0"], [["m2", "m1", "m0"]])
+
+
+@pytest.mark.parametrize("memory_mb", [None, 0.2])
+def test_a_mode_that_breaks_after_it_was_measured_is_left_out_too(
+    bundle_path: Path, tmp_path: Path, measured: Any, broken: Dict[str, str], memory_mb: Any
+) -> None:
+    given = settings(bundle_path, tmp_path, memory_mb=memory_mb)
+    profiled(given)
+    broken["m0"] = "broken"  # the fastest
+    daemon = open_daemon(given)
+    assert daemon.runtime.pool.residency.out == {"m0": "broken"}
+    assert Client(daemon.app).infer().headers["wenet-mode"] in ("m2", "m1")
+    daemon.close(5)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("memory_mb", [None, 0.2])
+def test_without_any_mode_that_loads_there_is_no_daemon(
+    bundle_path: Path, tmp_path: Path, measured: Any, broken: Dict[str, str], memory_mb: Any, known: bool
+) -> None:
+    given = settings(bundle_path, tmp_path, memory_mb=memory_mb)
+    if known:
+        profiled(given)
+    broken.update(dict.fromkeys(("m0", "m1", "m2"), "broken"))
+    with pytest.raises(EngineError, match="broken"):
+        open_daemon(given)
+
+
+def refuse(given: Settings, *mode_ids: str) -> None:
+    cache = open_cache(given)
+    cache.build()
+    cache.refuse(dict.fromkeys(mode_ids, "it deviates from ONNX Runtime by 0.4"))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_was_refused_is_not_offered_loaded_or_measured(
+    bundle_path: Path, tmp_path: Path, measured: Any, broken: Dict[str, str], known: bool
+) -> None:
+    given = settings(bundle_path, tmp_path, tune=False)
+    if known:
+        open_cache(given).build()
+        profiled(given)
+        measured.clear()
+    refuse(given, "m2")
+    BrokenBackend.loads.clear()
+    daemon = open_daemon(given)
+    assert set(BrokenBackend.loads) == {"m1", "m0"}
+    assert measured == ([] if known else [["m1", "m0"]])
+    client = Client(daemon.app)
+    assert client.infer().headers["wenet-mode"] in ("m1", "m0")
+    assert client.infer(headers={"WeNet-Mode": "m2"}).status_code == 404
+    row = client.get("/modes").json()["modes"][0]
+    assert (row["id"], row["resident"]) == ("m2", False)
+    assert row["out_of_service"] == ("`wenet-runtime build --verify` refused it: it deviates from ONNX Runtime by 0.4")
+    daemon.runtime.close()
+
+
+def test_what_was_refused_is_no_candidate_of_a_choice_and_keeps_its_reason(
+    bundle_path: Path, tmp_path: Path, measured: Any
+) -> None:
+    given = settings(bundle_path, tmp_path, tune=False)
+    refuse(given, "m2")
+    device = profiled(given, select=2)
+    assert list(device.profiles) == ["m1", "m0"]
+    assert device.pool.residency.out["m2"].startswith("`wenet-runtime build --verify` refused it")
+    assert list(open_device(given).profiles) == ["m1", "m0"]
+
+
+def test_modes_that_are_refused_take_no_memory_side_by_side(bundle_path: Path, tmp_path: Path, measured: Any) -> None:
+    given = settings(bundle_path, tmp_path, tune=False, memory_mb=0.08)
+    refuse(given, "m2")
+    assert list(profiled(given, select=2).profiles) == ["m1", "m0"]
+
+
+def test_when_all_are_refused_there_is_no_daemon(bundle_path: Path, tmp_path: Path) -> None:
+    given = settings(bundle_path, tmp_path, tune=False)
+    refuse(given, "m0", "m1", "m2")
+    with pytest.raises(EngineError, match=r"no mode can serve on this device; of 'm\d': `wenet-runtime build"):
+        open_daemon(given)
+
+
+def test_a_choice_of_which_nothing_is_left_is_an_error(
+    bundle_path: Path, tmp_path: Path, measured: Any, broken: Dict[str, str]
+) -> None:
+    given = settings(bundle_path, tmp_path, tune=False)
+    profiled(given, select=2)
+    broken.update(m2="broken", m0="broken")
+    with pytest.raises(EngineError, match="no mode can serve on this device; of 'm2': broken"):
+        open_daemon(given)
+    with pytest.raises(EngineError, match="no mode can serve on this device; of 'm2': broken"):
+        profiled(given)

@@ -7,7 +7,8 @@ from typing import Any, Dict, Optional
 import typer
 
 from wenet_runtime import __version__
-from wenet_runtime.cli.ends import EXIT_USAGE, checked_settings, fail, guarded, progress, say
+from wenet_runtime.cli.build import build
+from wenet_runtime.cli.ends import EXIT_USAGE, checked_settings, fail, guarded, say
 from wenet_runtime.cli.explain import explain
 from wenet_runtime.cli.flags import with_settings
 from wenet_runtime.cli.profile import listed, profile
@@ -52,24 +53,6 @@ def _serve(flags: Dict[str, Any], config: Optional[Path]) -> None:
         from wenet_runtime.cli.serve import serve_until_drained
 
         serve_until_drained(settings)
-
-    guarded(action)
-
-
-def build(flags: Dict[str, Any], config: Optional[Path]) -> None:
-    """Build this device's engines into the cache, so that starting is quick."""
-
-    def action() -> None:
-        settings = checked_settings(flags, config)
-        from wenet_runtime.memory import MB, together
-        from wenet_runtime.service.opening import open_cache
-
-        cache = open_cache(settings)
-        cache.build(progress)
-        footprints = cache.footprints() or {}
-        for mode_id, one in footprints.items():
-            say(f"{mode_id}: {one.alone / MB:.3g} MB")
-        say(f"built: {cache.path}, all resident take {together(footprints.values()) / MB:.3g} MB")
 
     guarded(action)
 

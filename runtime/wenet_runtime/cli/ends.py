@@ -46,21 +46,6 @@ def fail(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def progress(what: str, done: int, total: int) -> None:
-    """Show progress on stderr: in place on a terminal, a few lines elsewhere."""
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\r\x1b[K{what} {done}/{total}", end=end, file=sys.stderr, flush=True)
-    elif done == total or done == 0:
-        say(f"{what} {done}/{total}")
-
-
-def progress_ended(done: int, total: int) -> None:
-    """Go on to a new line where progress that was shown in place ended before its end."""
-    if done < total and sys.stderr.isatty():
-        say("")
-
-
 def checked_settings(flags: Dict[str, Any], config: Optional[Path]) -> Any:
     """Load the settings and make sure there is a bundle to look at."""
     from wenet_runtime.settings import load_settings

@@ -1,13 +1,14 @@
 """`profile --layers` and `--check`: measures the layer table, and tells how well it predicts whole modes."""
 
-import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Optional
 
 import numpy as np
 
-from wenet_runtime.cli.ends import progress, progress_ended, say
+from wenet_runtime.cli.ends import say
+from wenet_runtime.cli.progress import Shown, progress_shown
 from wenet_runtime.errors import SettingsError
 
 if TYPE_CHECKING:  # onnx loads only when something is measured
@@ -16,7 +17,6 @@ if TYPE_CHECKING:  # onnx loads only when something is measured
     from wenet_runtime.settings import Settings
 
 CHECKED = 20  # random whole modes
-TELL_EVERY = 20
 
 
 def check_asked(settings: "Settings", table: Optional[str], out: Optional[str], *, measure: bool) -> None:
@@ -62,16 +62,10 @@ def layer_table(settings: "Settings", table: Optional[str], *, measure: bool, ch
 
     bench = open_layer_bench(settings)
     path = _path(bench, table)
-    shown = [0, 0]
-
-    def measuring(done: int, total: int) -> None:
-        shown[:] = done, total
-        _measuring(done, total)
-
     try:
         before = read_table(path).measured_at if path.exists() else None
         if measure:
-            try:
+            with progress_shown() as shown:
                 found = profile_layers(
                     bench.supernet,
                     bench.backend,
@@ -81,10 +75,8 @@ def layer_table(settings: "Settings", table: Optional[str], *, measure: bool, ch
                     model=bench.model,
                     meter=bench.meter,
                     plan_id=bench.plan_id,
-                    progress=measuring,
+                    progress=partial(_measuring, shown),
                 )
-            finally:
-                progress_ended(*shown)
         else:
             found = read_table(path)
         members = {"layers": _described(found, path)}
@@ -96,11 +88,8 @@ def layer_table(settings: "Settings", table: Optional[str], *, measure: bool, ch
         bench.close()
 
 
-def _measuring(done: int, total: int) -> None:
-    """Minutes may pass here, so a line comes now and then also where it cannot be shown in place."""
-    progress("measuring configurations", done, total)
-    if not sys.stderr.isatty() and 0 < done < total and done % TELL_EVERY == 0:
-        say(f"measuring configurations {done}/{total} at most")
+def _measuring(shown: Shown, done: int, total: int) -> None:
+    shown("measuring configurations of at most", done, total)
 
 
 def _path(bench: "LayerBench", table: Optional[str]) -> Path:
@@ -155,14 +144,15 @@ def _checked(bench: "LayerBench", found: "LayerTable") -> Dict[str, Any]:
     from wenet_runtime.layer_check import check_layers, error_summary
     from wenet_runtime.table_bench import DRIFT
 
-    checked = check_layers(
-        found,
-        bench.supernet,
-        bench.backend,
-        emitted=bench.emitted,
-        count=CHECKED,
-        progress=lambda done, total: progress("measuring whole modes", done, total),
-    )
+    with progress_shown() as shown:
+        checked = check_layers(
+            found,
+            bench.supernet,
+            bench.backend,
+            emitted=bench.emitted,
+            count=CHECKED,
+            progress=partial(shown, "measuring whole modes"),
+        )
     rows = []
     for number, one in enumerate(checked, 1):
         figures = f"predicted {one.predicted_ms:.4g} ms, measured {one.measured_ms:.4g} ms ({one.error:+.1%})"

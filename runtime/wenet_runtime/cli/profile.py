@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional
 
 import typer
 
-from wenet_runtime.cli.ends import checked_settings, guarded, progress, say
+from wenet_runtime.cli.ends import checked_settings, guarded, say
+from wenet_runtime.cli.progress import progress_shown
 from wenet_runtime.errors import SettingsError
 from wenet_runtime.files import write_atomic
 
@@ -63,7 +64,8 @@ def profile(
             check_asked(settings, table, out, measure=layers)
         from wenet_runtime.service.opening import open_device
 
-        device = open_device(settings, progress, profile_again=True, batch_sizes=sizes, select=select)
+        with progress_shown() as progress:
+            device = open_device(settings, progress, profile_again=True, batch_sizes=sizes, select=select)
         footprints = {mode_id: device.pool.footprint(mode_id) for mode_id in device.pool.modes}
         device.close()
         members = _members(device, footprints)

@@ -7,7 +7,8 @@ from typing import NoReturn
 
 import typer
 
-from wenet_runtime.cli.ends import EXIT_BIND, EXIT_FAILURE, fail, progress, say
+from wenet_runtime.cli.ends import EXIT_BIND, EXIT_FAILURE, fail, say
+from wenet_runtime.cli.progress import progress_shown
 from wenet_runtime.errors import SettingsError
 from wenet_runtime.service.daemon import Daemon, check_bind, open_daemon
 from wenet_runtime.service.server import Server
@@ -22,7 +23,8 @@ def serve_until_drained(settings: Settings) -> None:
     except SettingsError as error:
         fail(str(error), EXIT_BIND)
     with _bound(settings) as listener:
-        daemon = open_daemon(settings, progress)
+        with progress_shown() as progress:
+            daemon = open_daemon(settings, progress)
         abandoned = 0
         try:
             abandoned = _serve(daemon, settings, listener)

@@ -149,6 +149,7 @@ def _mode(service: Service, mode: Mode, forecast: Forecast, cost: Cost, total: i
         "energy_mj": _rounded(None if profile is None else profile.energy_mj),
         "energy_source": "none" if profile is None else profile.energy_source,
         "resident": cost.resident,
+        "out_of_service": service.runtime.pool.residency.out.get(mode.id),
         "memory_mb": _rounded(cost.memory_mb),
         "load_ms": _rounded(cost.load_ms),
         "served": served,

@@ -14,7 +14,7 @@ from wenet_runtime.bundle import Mode
 from wenet_runtime.canary import golden_inputs
 from wenet_runtime.conditions import read_conditions
 from wenet_runtime.engines.base import Backend, Engine
-from wenet_runtime.errors import SettingsError
+from wenet_runtime.errors import EngineError, SettingsError
 from wenet_runtime.loader import in_turns, measurable
 from wenet_runtime.memory import MB, together
 from wenet_runtime.meters.base import Meter
@@ -56,20 +56,27 @@ class Costs:
     progress: Progress
 
     def known_or_measured(self) -> Tuple[Dict[str, Profile], DeviceProfile]:
-        """The profiles of the modes that are offered, most accurate first, and all that is known."""
+        """The profiles of the modes that are offered, most accurate first, and all that is known.
+
+        Raises:
+            EngineError: no mode is sound.
+        """
         found = self.cache.read_profile()
         selected = None if found is None else found.selected
-        modes = self._fitting(selected)
+        self._reject_refused()
+        modes = self._without_newly_unsound(self._fitting(selected), found)
         profiles = None if found is None else found.of(self.meter.source, modes)
         if found is None or profiles is None:
             measured, _ = self._measured(modes, (), selected)
             self.cache.update_profile(partial(_joined, measured, found))
             found = measured
+            modes = list(found.modes)
         else:
             chosen = {one: profiles[one].threads for one in modes}
             self.pool.threads.update({one: count for one, count in chosen.items() if count is not None})
             if self.settings.memory_mb is None:
-                self.pool.load_all(modes)
+                modes = self.pool.load_sound(modes)
+        self._check_left(modes)
         return self._offered(modes, found), found
 
     def again(self, batch_sizes: Sequence[int], keep: Optional[int]) -> Tuple[Dict[str, Profile], DeviceProfile]:
@@ -79,15 +86,18 @@ class Costs:
             batch_sizes: rows of the whole batches that are measured too.
             keep: how many modes to offer; 0 offers all, None as many as before.
 
-        Returns:
+        Returns, raises:
             As `known_or_measured`.
         """
         before = self.cache.read_profile()
         selected = None if before is None or keep == 0 else before.selected
+        self._reject_refused()
         modes = self._fitting(None)
         if keep:
             self._check_side_by_side(modes)
         found, samples = self._measured(modes, batch_sizes, selected)
+        modes = list(found.modes)
+        self._check_left(modes)
         if keep:
             found = dataclasses.replace(found, selected=self._selected(found.modes, samples, keep))
         if keep is None:  # whoever chose while this was measured has chosen
@@ -99,14 +109,32 @@ class Costs:
         offered = [one for one in modes if found.selected is None or one in found.selected.modes]
         for one in set(self.pool.resident) - set(offered):
             self.pool.evict(one)
+        self._check_left(offered)
         return self._offered(offered, found), found
+
+    def _reject_refused(self) -> None:
+        for mode_id, why in self.cache.refused().items():
+            self.pool.reject(mode_id, f"`wenet-runtime build --verify` refused it: {why}")
+
+    def _without_newly_unsound(self, modes: List[str], found: Optional[DeviceProfile]) -> List[str]:
+        """Without those that are not profiled because they were unsound at the last start and still are."""
+        missing = [] if found is None or not found.modes else [one for one in modes if one not in found.modes]
+        for one in missing:
+            self.pool.load_sound([one])
+            self.pool.evict(one)
+        return [one for one in modes if one not in self.pool.residency.out]
+
+    def _check_left(self, modes: Sequence[str]) -> None:
+        if not modes:
+            mode_id, why = next(iter(self.pool.residency.out.items()))
+            raise EngineError(f"no mode can serve on this device; of '{mode_id}': {why}")
 
     def _offered(self, modes: Sequence[str], found: DeviceProfile) -> Dict[str, Profile]:
         """The profiles of these modes; what was left out by choice is taken out of service with its reason."""
         if found.selected is not None:
             reasons = {one.id: one.why for one in found.selected.left}
             for one in self.pool.modes:
-                if one not in found.selected.modes:
+                if one not in found.selected.modes and one not in self.pool.residency.out:
                     why = reasons.get(one, "it was not measured then")
                     self.pool.take_out(
                         one,
@@ -117,7 +145,9 @@ class Costs:
 
     def _fitting(self, selected: Optional[Selected]) -> List[str]:
         """The modes to offer that fit into the memory they may take, most accurate first. Raises `SettingsError`."""
-        wanted = [one for one in self.pool.modes if selected is None or one in selected.modes]
+        out = self.pool.residency.out
+        wanted = [one for one in self.pool.modes if one not in out and (selected is None or one in selected.modes)]
+        self._check_left(wanted)
         modes = self.cache.bundle.modes
         least = min((mode for mode in modes if mode.id in wanted), key=lambda mode: mode.macs).id
         fitting = [one for one in measurable(self.pool, self.settings.memory_mb) if one in wanted]
@@ -132,8 +162,9 @@ class Costs:
         limit_mb = self.settings.memory_mb
         if limit_mb is None:
             return
-        needed_mb = together(self.pool.footprint(one) for one in self.pool.modes) / MB
-        if len(modes) < len(self.pool.modes) or needed_mb > limit_mb:
+        wanted = [one for one in self.pool.modes if one not in self.pool.residency.out]
+        needed_mb = together(self.pool.footprint(one) for one in wanted) / MB
+        if len(modes) < len(wanted) or needed_mb > limit_mb:
             raise SettingsError(
                 f"--select compares all modes side by side, which takes {needed_mb:.3g} MB, and --memory-mb is "
                 f"{limit_mb:g}: leave it out here; the daemon may be given it all the same"
@@ -142,11 +173,12 @@ class Costs:
     def _measured(
         self, modes: List[str], batch_sizes: Sequence[int], selected: Optional[Selected]
     ) -> Tuple[DeviceProfile, Samples]:
-        """Load modes and measure them; of those that are loaded at the same time, samples may be compared pairwise."""
+        """Load modes and measure those that are sound; of those that are loaded at the same time, samples may be
+        compared pairwise."""
         if self.settings.threads == 0:
             self.pool.threads.update(self._tuned(modes))
         if self.settings.memory_mb is None:
-            self.pool.load_all(modes)
+            self.pool.load_sound(modes)
         inputs = golden_inputs(self.cache.bundle, rows=1)
         began = read_conditions()
         profiles: Dict[str, Profile] = {}
@@ -163,7 +195,7 @@ class Costs:
         threads = self.pool.threads
         return (
             DeviceProfile(
-                {one: dataclasses.replace(profiles[one], threads=threads.get(one)) for one in modes},
+                {one: dataclasses.replace(profiles[one], threads=threads.get(one)) for one in modes if one in profiles},
                 self.meter.source,
                 datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
                 {"start": dataclasses.asdict(began), "end": dataclasses.asdict(read_conditions())},
@@ -200,7 +232,10 @@ class Costs:
             def with_threads(count: int, mode: Mode = mode) -> Engine:
                 return self.backend.load(mode, lambda: self.cache.artifact(mode), threads=count)
 
-            found[mode_id] = tuned(with_threads, inputs, cores=os.cpu_count() or 1, rounds=rounds)
+            try:
+                found[mode_id] = tuned(with_threads, inputs, cores=os.cpu_count() or 1, rounds=rounds)
+            except EngineError as error:
+                self.pool.reject(mode_id, str(error))
         return found
 
 

@@ -50,11 +50,17 @@ class Device:
     chosen: str = ""
 
     def loader(self, settings: Settings) -> Optional[Loader]:
-        """With a limit of memory: what keeps to it from now on, the fastest mode loaded. Raises as `Loader` does."""
+        """With a limit of memory: what keeps to it from now on, the fastest sound mode loaded. Raises as `Loader`."""
         if settings.memory_mb is None:
             return None
-        fastest = min(self.profiles, key=lambda mode_id: self.profiles[mode_id].p50_ms)
-        return Loader(self.pool, settings.memory_mb, fastest, self._order(settings))
+        failures: List[EngineError] = []
+        for fastest in sorted(self.profiles, key=lambda mode_id: self.profiles[mode_id].p50_ms):
+            try:
+                return Loader(self.pool, settings.memory_mb, fastest, self._order(settings))
+            except EngineError as error:
+                failures.append(error)
+                self.pool.reject(fastest, str(error))
+        raise failures[0]
 
     def _order(self, settings: Settings) -> List[str]:
         """Modes by their use to requests that bring no options of their own, most useful first."""
