@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from wenet_runtime.bundle import Bundle, Mode
 from wenet_runtime.device import Device, processor_flags
-from wenet_runtime.engines.base import Artifact, Backend
+from wenet_runtime.engines.base import Artifact, Backend, numerics_of
 from wenet_runtime.errors import EngineError
 from wenet_runtime.files import sha256_of
 from wenet_runtime.memory import Footprint, footprint_of, give_back
@@ -26,6 +26,7 @@ from wenet_runtime.profile_file import FILE, DeviceProfile, read_profile, write_
 from wenet_runtime.refused_file import read_refused, write_refused
 
 if TYPE_CHECKING:
+    from wenet_runtime.lowering.graph import Graph
     from wenet_runtime.materialize import Supernet
 
 Progress = Callable[[str, int, int], None]
@@ -33,6 +34,38 @@ Progress = Callable[[str, int, int], None]
 Emitted = Callable[["Supernet", Mode, Mapping[str, NDArray[Any]]], Mapping[str, int]]
 
 LOCK = "lock"
+
+
+def lowered(
+    backend: Backend,
+    supernet: "Supernet",
+    mode: Mode,
+    statistics: Mapping[str, NDArray[Any]],
+    emitted: Mapping[str, int],
+) -> "Graph":
+    """A mode's plain network as a backend computes it on this device.
+
+    Args:
+        backend: says in which precision.
+        supernet: the bundle's.
+        mode: groups and precision.
+        statistics: the mode's own; int8 needs its ranges.
+        emitted: with how many groups layers are computed, where not with their own.
+    """
+    from wenet_runtime.lowering.precision import wants_reduced_range
+    from wenet_runtime.materialize import lower
+
+    numerics = numerics_of(backend, mode)
+    return lower(
+        supernet,
+        mode.groups,
+        statistics,
+        emitted=emitted,
+        precision=numerics.emitted,
+        # What overflows is products of uint8 on the CPU.
+        reduce_range=not numerics.symmetric and wants_reduced_range(platform.machine(), processor_flags()),
+        symmetric=numerics.symmetric,
+    )
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -194,18 +227,9 @@ class DeviceCache:
             yield mode.id, self._artifact_of(supernet, mode)  # not kept here while the next one is built
 
     def _artifact_of(self, supernet: "Supernet", mode: Mode) -> Artifact:
-        from wenet_runtime.lowering.precision import wants_reduced_range
-        from wenet_runtime.materialize import lower
-
         statistics = self.bundle.statistics(mode)
-        graph = lower(
-            supernet,
-            mode.groups,
-            statistics,
-            emitted=self._emitted(supernet, mode, statistics),
-            precision=mode.precision,
-            reduce_range=wants_reduced_range(platform.machine(), processor_flags()),
-        )
+        emitted = self._emitted(supernet, mode, statistics)
+        graph = lowered(self._backend, supernet, mode, statistics, emitted)
         return self._backend.build(graph, mode.id)
 
     def _unwritable(self, error: OSError) -> EngineError:

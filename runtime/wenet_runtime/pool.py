@@ -86,7 +86,7 @@ class Pool:
         self._residency = Residency()  # replaced as a whole, so that it may be read without the lock
         self._closed = False
         try:
-            self._canary = Canary(bundle, simulated=backend.name == "sim")
+            self._canary = Canary(bundle, simulated=backend.name == "sim", computed=lambda mode: self.computed(mode.id))
             if load:
                 self.load_all(list(self._modes))
         except BaseException:
@@ -97,6 +97,10 @@ class Pool:
     def modes(self) -> List[str]:
         """Ids of all modes that may be loaded, most accurate first."""
         return list(self._modes)
+
+    def computed(self, mode_id: str) -> str:
+        """In which of `PRECISIONS` a mode is computed here, which may not be its own."""
+        return numerics_of(self._backend, self._modes[mode_id]).computed
 
     @property
     def residency(self) -> Residency:

@@ -1,15 +1,15 @@
 """Chooses how each mode is emitted on this host: by measuring, with what was measured before in the cache."""
 
-import platform
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Mapping
+from typing import TYPE_CHECKING, Any, Mapping
 
 from numpy.typing import NDArray
 
+from wenet_runtime.builder import lowered
 from wenet_runtime.bundle import Mode
-from wenet_runtime.device import Device, processor_flags
-from wenet_runtime.engines.base import Backend
+from wenet_runtime.device import Device
+from wenet_runtime.engines.base import Backend, builds_quickly
 from wenet_runtime.profiler import quickest_ms
 
 if TYPE_CHECKING:  # these import onnx, which serving from a warm cache needs not
@@ -51,9 +51,11 @@ class Tuner:
         from wenet_runtime.plan import Plan
         from wenet_runtime.plan_file import plan_path, read_figures, write_figures
 
+        # The rule is about a CPU's vectors, and where building takes minutes only whole networks are measured.
+        layer_by_layer = mode.precision == "fp32" and builds_quickly(self._backend)
         if not self._measured:
-            return Plan(supernet).by_rule(mode.groups) if mode.precision == "fp32" else {}
-        if mode.precision != "fp32":
+            return Plan(supernet).by_rule(mode.groups) if layer_by_layer else {}
+        if not layer_by_layer:
             return self._variant(supernet, mode, statistics)
         path = plan_path(self._cache, self._device)
         figures = read_figures(path, self._device)
@@ -64,23 +66,12 @@ class Tuner:
         return chosen
 
     def _variant(self, supernet: "Supernet", mode: Mode, statistics: Mapping[str, NDArray[Any]]) -> Mapping[str, int]:
-        """The quickest of a few emissions of the whole network, since a plan is measured in fp32."""
-        from wenet_runtime.lowering.precision import candidates, wants_reduced_range
-        from wenet_runtime.materialize import lower
+        """The quickest of a few emissions of the whole network, as it will be served."""
+        from wenet_runtime.lowering.precision import emissions
 
-        variants = candidates(supernet.layers, mode.groups, [mode.precision])
-        reduce_range = wants_reduced_range(platform.machine(), processor_flags())  # as it will be served
-        graphs = [
-            lower(
-                supernet,
-                mode.groups,
-                statistics,
-                emitted=one.emitted,
-                precision=mode.precision,
-                reduce_range=reduce_range,
-            )
-            for one in variants
-        ]
+        ways = emissions(supernet.layers, mode.groups)
+        if len(ways) == 1:
+            return ways[0]
+        graphs = [lowered(self._backend, supernet, mode, statistics, emitted) for emitted in ways]
         times = quickest_ms(self._backend, graphs, precision=mode.precision)
-        chosen: Dict[str, int] = dict(variants[times.index(min(times))].emitted)
-        return chosen
+        return ways[times.index(min(times))]

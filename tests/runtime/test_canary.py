@@ -1,5 +1,6 @@
 """What an engine must answer before it serves, and how far it may be from what the exporter answered."""
 
+import contextlib
 import dataclasses
 from typing import Any, Callable
 
@@ -37,6 +38,19 @@ def test_a_mode_may_deviate_as_far_as_its_precision_does(bundle: Bundle, precisi
     check(bundle, lambda golden: golden + 0.9 * allowed * np.abs(golden).max(), precision)
     with pytest.raises(EngineError, match=f"allowed {allowed:g}"):
         check(bundle, lambda golden: golden + 1.1 * allowed * np.abs(golden).max(), precision)
+
+
+@pytest.mark.parametrize(("precision", "computed"), [("fp32", "fp16"), ("int8", "fp16"), ("fp16", "int8")])
+def test_a_mode_is_held_to_the_coarser_of_its_precision_and_the_engine_s(
+    bundle: Bundle, precision: str, computed: str
+) -> None:
+    allowed = max(PRECISIONS[precision], PRECISIONS[computed])
+    mode = dataclasses.replace(bundle.mode("m1"), precision=precision)
+    canary = Canary(bundle, simulated=False, computed=lambda mode: computed)
+    for share, passes in ((0.9, True), (1.1, False)):
+        backend = GoldenBackend(bundle, lambda golden, share=share: golden + share * allowed * np.abs(golden).max())  # type: ignore[misc]
+        with contextlib.nullcontext() if passes else pytest.raises(EngineError, match=f"allowed {allowed:g}"):
+            canary.check(mode, backend.load(mode, unbuilt))
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any, List, Mapping, Sequence
 
 import numpy as np
+import onnx
 import pytest
 
 from tests.runtime.test_materialize import with_ranges
 from tests.supernets import make_supernet, uniform, write_test_bundle
+from wenet_runtime import builder as builder_module
 from wenet_runtime import tuner as tuner_module
 from wenet_runtime.builder import DeviceCache
 from wenet_runtime.bundle import Accuracy, Bundle, Mode
 from wenet_runtime.canary import Canary
 from wenet_runtime.device import this_device
+from wenet_runtime.engines.base import Numerics
 from wenet_runtime.engines.ort import OrtBackend
 from wenet_runtime.lowering.graph import Graph, attribute
 from wenet_runtime.materialize import Supernet
@@ -109,8 +112,8 @@ def test_int8_modes_are_timed_in_the_range_they_are_served_in(
         return [1.0] * len(graphs)
 
     monkeypatch.setattr(tuner_module, "quickest_ms", quickest_ms)
-    monkeypatch.setattr(tuner_module, "processor_flags", lambda: frozenset(flags))
-    monkeypatch.setattr(tuner_module.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(builder_module, "processor_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(builder_module.platform, "machine", lambda: "x86_64")
     supernet = make_supernet()
     mode = mode_of(supernet, 16, "int8")
     Tuner(tmp_path, DEVICE, OrtBackend()).emitted(supernet, mode, with_ranges(supernet, mode.groups))
@@ -145,3 +148,55 @@ def test_statistics_reach_the_choice(tmp_path: Path) -> None:
         expected = bundle.statistics(mode)
         assert set(statistics) == set(expected)
         assert all(np.array_equal(statistics[name], expected[name]) for name in expected)
+
+
+class SlowBuilder(OrtBackend):
+    """Computes float modes in fp16 and int8 modes around zero, and takes long to build one."""
+
+    builds_quickly = False
+
+    def numerics(self, mode: Mode) -> Numerics:
+        return Numerics("int8", "int8", symmetric=True) if mode.precision == "int8" else Numerics("fp32", "fp16")
+
+
+class TestWhereBuildingTakesLong:
+    def test_only_whole_networks_are_measured(self, measured: List[int], tmp_path: Path) -> None:
+        supernet = make_supernet()
+        found = Tuner(tmp_path, DEVICE, SlowBuilder()).emitted(supernet, mode_of(supernet, 16), {})
+        assert set(found.values()) == {1}
+        assert measured == [3]
+        assert not (tmp_path / "plans").exists()
+
+    def test_a_mode_with_one_emission_is_not_measured(self, measured: List[int], tmp_path: Path) -> None:
+        supernet = make_supernet()
+        assert Tuner(tmp_path, DEVICE, SlowBuilder()).emitted(supernet, mode_of(supernet, 1), {}) == {}
+        assert measured == []
+
+    def test_untuned_modes_are_emitted_as_they_are(self, measured: List[int], tmp_path: Path) -> None:
+        supernet = make_supernet()
+        tuner = Tuner(tmp_path, DEVICE, SlowBuilder(), measured=False)
+        assert Plan(supernet).by_rule(uniform(supernet, 16))
+        assert tuner.emitted(supernet, mode_of(supernet, 16), {}) == {}
+        assert measured == []
+
+    @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+    def test_what_is_measured_is_what_will_be_built(
+        self, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given: List[bytes] = []
+
+        def quickest_ms(backend: Any, graphs: Sequence[Graph], **how: Any) -> List[float]:
+            assert how == {"precision": precision}
+            given.extend(graph.to_bytes() for graph in graphs)
+            return list(range(len(graphs)))
+
+        monkeypatch.setattr(tuner_module, "quickest_ms", quickest_ms)
+        supernet, backend = make_supernet(), SlowBuilder()
+        mode = mode_of(supernet, 16, precision)
+        statistics = with_ranges(supernet, mode.groups)
+        emitted = Tuner(tmp_path, DEVICE, backend).emitted(supernet, mode, statistics)
+        assert emitted == {}
+        assert builder_module.lowered(backend, supernet, mode, statistics, emitted).to_bytes() == given[0]
+        kinds = {node.op_type for node in onnx.load_model_from_string(given[0]).graph.node}
+        assert ("QuantizeLinear" in kinds) == (precision == "int8")
+        assert "Cast" not in kinds  # fp16 is how the engine computes, not how the network is written
