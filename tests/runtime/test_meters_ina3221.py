@@ -8,22 +8,15 @@ from typing import Any, Callable, Iterator, List, Tuple
 import pytest
 
 from tests.runtime import sysfs_trees as trees
+from tests.runtime.patience import wait_until
 from tests.runtime.sysfs_trees import Channel, write
 from wenet_runtime.errors import MeterError
 from wenet_runtime.meters import sysfs as sysfs_files
 from wenet_runtime.meters.base import OK, STALE, STARTING, UNAVAILABLE
 from wenet_runtime.meters.ina3221 import HOPELESS_LOOKS, LOOK_EVERY, BoardReader, Ina3221Meter, find_rails
 
-PATIENCE_S = 60.0
 FAST_S = 0.001
 ORIN = "VDD_GPU_SOC+VDD_CPU_CV+VIN_SYS_5V0"
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < end_s, "it never came to hold"
-        time.sleep(0.001)
 
 
 @pytest.fixture

@@ -9,20 +9,13 @@ from typing import Callable, Iterator, List, Optional
 
 import pytest
 
+from tests.runtime.patience import PATIENCE_S, wait_until
 from wenet_runtime.errors import MeterError
 from wenet_runtime.meters.base import OK, STALE, STARTING, UNAVAILABLE
 from wenet_runtime.meters.sampler import MAX_FAILURES, PolledMeter, TracedMeter
 from wenet_runtime.meters.trace import PowerTrace
 
-PATIENCE_S = 60.0
 FAST_S = 0.001
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < end_s, "it never came to hold"
-        time.sleep(0.001)
 
 
 class Sensor:
