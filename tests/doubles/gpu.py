@@ -144,6 +144,8 @@ class Gpu:
                 block.freed = True
         for stream in self.streams.values():
             if stream.context is context:
+                if stream.handle and not stream.destroyed:
+                    self.leaks.append(f"not destroyed before its context: stream {stream.handle:#x}")
                 stream.destroyed = True
 
     def renew_primary(self) -> None:

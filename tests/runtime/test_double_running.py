@@ -2,93 +2,17 @@
 
 import ctypes
 import sys
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from tests.doubles.board import DISCRETE, NANO, ORIN_NANO
 from tests.doubles.install import Double, install
 from tests.doubles.tensorrt_double.names import VERSIONS
-
-SHAPE = (3, 8, 8)
-
-
-def small_model(*, opset: int = 13) -> bytes:
-    """A convolution, an activation, a pooling and a matrix product, with a free batch."""
-    random = np.random.default_rng(5)
-    weight = random.normal(0, 0.3, (4, 3, 3, 3)).astype(np.float32)
-    dense = random.normal(0, 0.3, (4, 5)).astype(np.float32)
-    nodes = [
-        helper.make_node("Conv", ["x", "weight"], ["a"], name="conv", kernel_shape=[3, 3], pads=[1] * 4),
-        helper.make_node("Relu", ["a"], ["b"], name="relu"),
-        helper.make_node("GlobalAveragePool", ["b"], ["c"], name="pool"),
-        helper.make_node("Flatten", ["c"], ["d"], name="flatten"),
-        helper.make_node("MatMul", ["d", "dense"], ["y"], name="dense"),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "small",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *SHAPE])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 5])],
-        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(dense, "dense")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    return bytes(model.SerializeToString())
-
-
-def expected(model: bytes, x: NDArray[Any]) -> NDArray[Any]:
-    """ONNX Runtime's own answer."""
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    answer: NDArray[Any] = session.run(None, {"x": x})[0]
-    return answer
-
-
-def logger_of(trt: Any) -> Any:
-    """A logger that keeps what it is told."""
-
-    class Keeper(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.lines: list[Tuple[Any, str]] = []
-
-        def log(self, severity: Any, msg: str) -> None:
-            self.lines.append((severity, msg))
-
-        def errors(self) -> str:
-            return "\n".join(text for severity, text in self.lines if severity <= trt.ILogger.Severity.ERROR)
-
-    return Keeper()
-
-
-def build(trt: Any, logger: Any, model: bytes, *, flags: Tuple[str, ...] = (), batch: int = 4) -> Any:
-    """A plan for batches of 1 to `batch`."""
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
-    parser = trt.OnnxParser(network, logger)
-    assert parser.parse(model), [parser.get_error(index).desc() for index in range(parser.num_errors)]
-    config = builder.create_builder_config()
-    if hasattr(config, "set_memory_pool_limit"):
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, 1 << 28)
-    else:
-        config.max_workspace_size = 1 << 28
-    for flag in flags:
-        config.set_flag(getattr(trt.BuilderFlag, flag))
-    profile = builder.create_optimization_profile()
-    profile.set_shape("x", (1, *SHAPE), (batch, *SHAPE), (batch, *SHAPE))
-    assert config.add_optimization_profile(profile) == 0
-    return builder.build_serialized_network(network, config)
-
-
-def capsule(address: int) -> Any:
-    """A PyCapsule around an address, as TensorRT before 8.5 wants it."""
-    make = ctypes.pythonapi.PyCapsule_New
-    make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-    return make(address, None, None)
+from tests.runtime.double_rig import SHAPE, build, capsule, expected, logger_of, small_model
 
 
 @pytest.fixture(params=VERSIONS)
