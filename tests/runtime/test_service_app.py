@@ -33,7 +33,8 @@ from wenet_runtime.service.problems import PROBLEMS
 REACHABLE = {
     "malformed-request", "bad-header", "not-found", "unknown-mode", "method-not-allowed", "too-large",
     "unsupported-media", "invalid-tensor", "conflicting-options", "budget-impossible", "energy-unavailable",
-    "internal", "queue-full", "deadline-infeasible", "draining", "not-ready", "deadline-exceeded",
+    "internal", "queue-full", "deadline-infeasible", "draining", "not-ready", "deadline-exceeded", "unauthorized",
+    "forbidden",
 }  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def occupied(
 
 
 def test_every_problem_of_this_version_is_reachable_or_named_as_later() -> None:
-    assert set(PROBLEMS) - REACHABLE == {"forbidden", "unknown-model"}
+    assert set(PROBLEMS) - REACHABLE == {"unknown-model"}
 
 
 def test_a_reply_says_which_mode_why_predicted_and_measured(client: Client) -> None:
@@ -375,7 +376,7 @@ def test_a_server_without_a_loaded_mode_is_not_ready(held_client: Client) -> Non
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nowhere", "/infer/x", "/docs", "/redoc", "/v2/repository/index", "/admin/policy"]
+    "path", ["/", "/nowhere", "/infer/x", "/docs", "/redoc", "/v2/repository/index", "/administrator"]
 )
 def test_another_path_is_not_found(client: Client, path: str) -> None:
     check_problem(client.get(path), "not-found", 404)

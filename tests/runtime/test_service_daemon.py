@@ -278,9 +278,45 @@ def test_only_loopback_addresses_need_no_consent(host: str, loopback: bool) -> N
     if loopback:
         check_bind(Settings(host=host))
     else:
-        with pytest.raises(SettingsError, match=f"--host {host} is reachable from other machines"):
+        with pytest.raises(SettingsError, match=f"--host {host} is reachable from other machines.*--token-file"):
             check_bind(Settings(host=host))
     check_bind(Settings(host=host, insecure_no_auth=True))
+    check_bind(Settings(host=host, token_file=Path("read later")))
+
+
+def test_a_daemon_with_a_token_file_answers_who_brings_one(
+    bundle_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, token = tmp_path / "token", "correct-horse-battery"
+    path.write_text(token)
+    path.chmod(0o600)
+    caplog.set_level(0)
+    daemon = open_daemon(settings(bundle_path, tmp_path, engine="sim", host="0.0.0.0", token_file=path))
+    client = Client(daemon.app)
+    assert client.infer().status_code == 401
+    assert client.infer(headers={"Authorization": "Bearer wrong-horse-battery"}).status_code == 401
+    assert client.infer(headers={"Authorization": f"Bearer {token}"}).status_code == 200
+    shown = client.get("/modes", headers={"Authorization": f"Bearer {token}"}).text
+    assert daemon.close(10.0)
+    for text in (shown, caplog.text, repr(daemon)):
+        assert "horse" not in text
+
+
+def test_tokens_guard_also_an_address_that_may_be_open(bundle_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("correct-horse-battery")
+    path.chmod(0o600)
+    more = {"host": "0.0.0.0", "token_file": path, "insecure_no_auth": True}
+    daemon = open_daemon(settings(bundle_path, tmp_path, engine="sim", **more))
+    assert Client(daemon.app).infer().status_code == 401
+    assert daemon.close(10.0)
+
+
+def test_a_bad_token_file_is_found_before_anything_is_measured(bundle_path: Path, tmp_path: Path) -> None:
+    given = settings(bundle_path, tmp_path, token_file=tmp_path / "none")
+    with pytest.raises(SettingsError, match="cannot read --token-file"):
+        open_daemon(given)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_hosts_are_checked_on_loopback_addresses_only() -> None:

@@ -1,13 +1,17 @@
-"""What surrounds every request: its id, and the Host it may name."""
+"""What surrounds every request: its id, the Host it may name, and the token it must bring."""
 
 import asyncio
 import re
-from typing import Any, Dict, List
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional
 
 import pytest
 
-from tests.runtime.fakes import Client, check_problem
+from tests.runtime.fakes import Client, SettableBackend, check_problem, make_service
+from wenet_runtime.bundle import Bundle
+from wenet_runtime.service.app import create_app
 from wenet_runtime.service.envelope import LOOPBACK_NAMES, Envelope
+from wenet_runtime.service.tokens import Tokens, read_tokens
 
 
 def test_a_request_id_is_echoed_everywhere(client: Client) -> None:
@@ -96,3 +100,94 @@ def test_what_is_no_http_passes_through() -> None:
 
     call(Envelope(inner, hosts=LOOPBACK_NAMES, closing=lambda: False), {"type": "lifespan"})
     assert seen == [{"type": "lifespan"}]
+
+
+ADMIN_TOKEN, INFER_TOKEN = "0123456789abcdef", "fedcba9876543210"
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Tokens:
+    path = tmp_path / "token"
+    path.write_text(f"{ADMIN_TOKEN}\ninfer:{INFER_TOKEN}\n")
+    path.chmod(0o600)
+    return read_tokens(path)
+
+
+@pytest.fixture
+def guarded(bundle: Bundle, backend: SettableBackend, tokens: Tokens) -> Iterator[Client]:
+    """A client of an application with tokens."""
+    service = make_service(bundle, backend)
+    yield Client(create_app(service, tokens=tokens), service)
+    service.runtime.close(timeout_s=5)
+
+
+def bearer(token: str) -> Dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def test_with_a_token_a_request_is_answered(guarded: Client) -> None:
+    for token in (ADMIN_TOKEN, INFER_TOKEN):
+        assert guarded.infer(headers=bearer(token)).status_code == 200
+        assert guarded.get("/modes", headers=bearer(token)).status_code == 200
+        assert guarded.get("/metrics", headers=bearer(token)).status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{}, bearer("0123456789abcdeF"), {"Authorization": f"Basic {ADMIN_TOKEN}"}])
+def test_without_or_with_a_wrong_one_nothing_runs_and_the_reply_says_what_is_wanted(
+    guarded: Client, backend: SettableBackend, headers: Dict[str, str]
+) -> None:
+    for response in (guarded.infer(headers=headers), guarded.get("/modes", headers=headers)):
+        check_problem(response, "unauthorized", 401)
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert "0123456789" not in response.text
+    assert backend.runs == []
+
+
+def test_probes_need_no_token(guarded: Client) -> None:
+    assert guarded.get("/v2/health/live").status_code == 200
+    assert guarded.get("/v2/health/ready").status_code == 200
+    assert guarded.get("/openapi.json").status_code == 200
+
+
+def test_a_token_in_the_address_is_none(guarded: Client) -> None:
+    check_problem(guarded.get(f"/modes?token={ADMIN_TOKEN}&access_token={ADMIN_TOKEN}"), "unauthorized", 401)
+
+
+def test_admin_is_for_tokens_without_a_limit(guarded: Client) -> None:
+    check_problem(guarded.get("/admin/policy"), "unauthorized", 401)
+    check_problem(guarded.get("/admin/policy", headers=bearer(INFER_TOKEN)), "forbidden", 403)
+    assert guarded.get("/admin/nothing", headers=bearer(ADMIN_TOKEN)).status_code == 404
+
+
+def test_admin_is_closed_without_a_token_file_even_on_loopback(client: Client) -> None:
+    found = check_problem(client.get("/admin/policy", headers=bearer(ADMIN_TOKEN)), "forbidden", 403)
+    assert "--token-file" in found["detail"]
+
+
+def test_a_foreign_host_is_told_nothing_about_tokens(tokens: Tokens) -> None:
+    headers = [(b"host", b"evil.example")]
+    scope: Dict[str, Any] = {"type": "http", "method": "GET", "path": "/modes", "headers": headers}
+    envelope = Envelope(empty, hosts=LOOPBACK_NAMES, closing=lambda: False, tokens=tokens)
+    assert call(envelope, scope)[0]["status"] == 400
+
+
+@pytest.mark.parametrize(("token", "asks"), [(ADMIN_TOKEN, 1), (None, 0), ("0" * 16, 0)])
+def test_no_body_is_asked_for_before_the_token_is_right(tokens: Tokens, token: Optional[str], asks: int) -> None:
+    asked: List[int] = []
+
+    async def receive() -> Any:
+        asked.append(1)
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def reading(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await empty(scope, receive, send)
+
+    async def send(message: Any) -> None:
+        pass
+
+    headers = [] if token is None else [(b"authorization", f"Bearer {token}".encode())]
+    scope: Dict[str, Any] = {"type": "http", "method": "POST", "path": "/infer", "headers": headers}
+    envelope = Envelope(reading, hosts=None, closing=lambda: False, tokens=tokens)
+    asyncio.run(envelope(scope, receive, send))
+    assert len(asked) == asks

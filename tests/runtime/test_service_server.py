@@ -6,17 +6,21 @@ import signal
 import socket
 import threading
 import time
-from typing import Any, Callable, Iterator, List
+from pathlib import Path
+from typing import Any, Callable, Iterator, List, Optional
 
 import httpx
 import pytest
+from fastapi import FastAPI, Request
 
 from tests.runtime.fakes import PATIENCE_S, SLOW_MS, SettableBackend, make_service, ones, v2_body
 from wenet_runtime.budget import RequestOptions
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.service import server as server_module
 from wenet_runtime.service.app import create_app
+from wenet_runtime.service.envelope import App, Envelope
 from wenet_runtime.service.server import Server
+from wenet_runtime.service.tokens import Tokens, read_tokens
 
 BODY = json.dumps(v2_body(ones(value=7.0))).encode()
 
@@ -24,19 +28,28 @@ BODY = json.dumps(v2_body(ones(value=7.0))).encode()
 class Running:
     """A server on a free port, in a thread of its own."""
 
-    def __init__(self, bundle: Bundle, backend: SettableBackend, *, drain_timeout_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: SettableBackend,
+        *,
+        drain_timeout_s: float = PATIENCE_S,
+        app: Optional[App] = None,
+        on_drain: Callable[[], None] = lambda: None,
+    ) -> None:
         self.service = make_service(bundle, backend, medians_ms=SLOW_MS)
         self.listener = socket.socket()
         self.listener.bind(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.listener.listen()  # so that clients may come before the server turns
         self.server = Server(
-            create_app(self.service),
+            create_app(self.service) if app is None else app,
             self.service.runtime,
             host="127.0.0.1",
             port=self.port,
             drain_delay_s=0.0,
             drain_timeout_s=drain_timeout_s,
+            on_drain=on_drain,
         )
         self._thread = threading.Thread(target=lambda: asyncio.run(self.server.serve(sockets=[self.listener])))
         self._thread.start()
@@ -127,6 +140,84 @@ def test_a_client_that_sends_half_a_body_and_leaves_runs_nothing(
     assert backend.first_numbers == [3.0]
 
 
+ADMIN_TOKEN, INFER_TOKEN = b"0123456789abcdef", b"fedcba9876543210"
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Tokens:
+    path = tmp_path / "token"
+    path.write_bytes(ADMIN_TOKEN + b"\ninfer:" + INFER_TOKEN)
+    path.chmod(0o600)
+    return read_tokens(path)
+
+
+@pytest.fixture
+def entered() -> List[str]:
+    """The paths with which a route below /admin was entered."""
+    return []
+
+
+@pytest.fixture
+def guarded(tokens: Tokens, entered: List[str]) -> App:
+    """An application that has such a route."""
+    inner = FastAPI()
+
+    @inner.get("/v2/health/live")
+    async def live() -> int:
+        return 1
+
+    @inner.get("/admin/policy")
+    async def policy(request: Request) -> int:
+        entered.append(request.url.path)
+        return 2
+
+    return Envelope(inner, hosts=None, closing=lambda: False, tokens=tokens)
+
+
+def test_no_spelling_of_a_path_gets_round_the_token(
+    start: Callable[..., Running], guarded: App, entered: List[str]
+) -> None:
+    running = start(app=guarded)
+
+    def ask(target: bytes, *lines: bytes) -> bytes:
+        head = [b"GET " + target + b" HTTP/1.1", b"Host: localhost", b"Connection: close", *lines, b"", b""]
+        return running.raw(b"\r\n".join(head)).split(b"\r\n", 1)[0]
+
+    targets = [
+        b"/admin/policy", b"//admin/policy", b"/./admin/policy", b"/x/../admin/policy", b"/%61dmin/policy",
+        b"/%2e/admin/policy", b"/admin%2fpolicy", b"/admin%2Fpolicy", b"/%2561dmin/policy", b"/ADMIN/policy",
+        b"/admin/policy/", b"/admin/policy%0a", b"/admin/policy%00", b"/admin//policy", b"/admin/./policy",
+        b"http://localhost/admin/policy", b"http://localhost//admin/policy", b"/admin/policy?/v2/health/live",
+        b"/v2/health/live/..%2f..%2f..%2fadmin/policy", b"/v2/health/live/../../../admin/policy",
+        b"/v2/health/live%2f..%2f..%2f..%2fadmin%2fpolicy", b"/admin/policy;/ui", b"\\\\admin\\policy", b"*",
+    ]  # fmt: skip
+    for target in targets:
+        assert ask(target).split()[1] in (b"400", b"401"), target
+        found = ask(target, b"Authorization: Bearer " + INFER_TOKEN)
+        assert found.split()[1] in (b"400", b"403", b"404", b"307"), target
+    assert entered == []
+    for target in (b"/admin/policy", b"/%61dmin/policy", b"/admin%2fpolicy"):  # these are the path the router sees
+        assert b" 200 " in ask(target, b"Authorization: Bearer " + ADMIN_TOKEN)
+    assert len(entered) == 3
+
+
+def test_who_has_no_token_is_refused_before_the_body_is_sent(start: Callable[..., Running], guarded: App) -> None:
+    running = start(app=guarded)
+    found = running.raw(head(b"Content-Length: 9999999", b"Expect: 100-continue", b"Connection: close"))
+    assert found.startswith(b"HTTP/1.1 401 ")
+    assert b"\r\nwww-authenticate: Bearer\r\n" in found
+    assert ADMIN_TOKEN not in found
+
+
+def test_a_request_to_change_the_protocol_is_answered_as_any_other(start: Callable[..., Running], guarded: App) -> None:
+    running = start(app=guarded)
+    lines = [
+        b"GET /admin/policy HTTP/1.1", b"Host: localhost", b"Connection: Upgrade, close", b"Upgrade: websocket",
+        b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"", b"",
+    ]  # fmt: skip
+    assert running.raw(b"\r\n".join(lines)).startswith(b"HTTP/1.1 401 ")
+
+
 def test_a_drain_finishes_accepted_work_and_then_ends(start: Callable[..., Running], backend: SettableBackend) -> None:
     running = start()
     backend.hold()
@@ -144,6 +235,20 @@ def test_a_drain_finishes_accepted_work_and_then_ends(start: Callable[..., Runni
     assert [reply.status_code for reply in replies] == [200]
     assert running.ended()
     assert running.server.abandoned == 0
+
+
+def test_a_drain_is_told_when_it_begins(start: Callable[..., Running], backend: SettableBackend) -> None:
+    told = threading.Event()
+    running = start(on_drain=told.set)
+    backend.hold()
+    running.service.runtime.submit({"input": ones()}, RequestOptions(), 0.0)
+    backend.wait_until_running()
+    assert not told.is_set()
+    running.drain()
+    assert told.wait(PATIENCE_S)
+    assert running.service.runtime.pending == 1  # before what was accepted is finished
+    backend.release()
+    assert running.ended()
 
 
 def test_a_reply_that_leaves_just_after_the_drain_s_time_is_not_abandoned(

@@ -22,15 +22,23 @@ from wenet_runtime.service.inference import Service
 from wenet_runtime.service.inference import infer as infer_within_budget
 from wenet_runtime.service.metrics import CONTENT_TYPE
 from wenet_runtime.service.problems import PROBLEMS, Problem, problem_of, problem_response
+from wenet_runtime.service.tokens import Tokens
 
 
-def create_app(service: Service, *, hosts: Optional[FrozenSet[str]] = None, watch: Optional[DeviceWatch] = None) -> App:
+def create_app(
+    service: Service,
+    *,
+    hosts: Optional[FrozenSet[str]] = None,
+    watch: Optional[DeviceWatch] = None,
+    tokens: Optional[Tokens] = None,
+) -> App:
     """Build the ASGI application.
 
     Args:
         service: what it serves.
         hosts: names that `Host` may carry; None for any.
         watch: what is known of the device's heat and power setting; None if nothing is.
+        tokens: of which a request must bring one; None without a token file.
     """
     # The stock /docs page loads scripts from elsewhere, so there is none yet.
     app = FastAPI(title="wenet-runtime", version=__version__, docs_url=None, redoc_url=None)
@@ -65,7 +73,7 @@ def create_app(service: Service, *, hosts: Optional[FrozenSet[str]] = None, watc
     app.add_exception_handler(WeNetError, _on_error)
     app.add_exception_handler(Problem, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
-    return Envelope(app, hosts=hosts, closing=lambda: service.runtime.draining)
+    return Envelope(app, hosts=hosts, closing=lambda: service.runtime.draining, tokens=tokens)
 
 
 SHOWN_DECISIONS = 20

@@ -22,6 +22,7 @@ from wenet_runtime.service.metrics import Metrics
 from wenet_runtime.service.opening import Progress, open_device, silent
 from wenet_runtime.service.options import Defaults
 from wenet_runtime.service.planner import Planner
+from wenet_runtime.service.tokens import read_tokens
 from wenet_runtime.settings import Settings
 
 
@@ -52,9 +53,10 @@ def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
     Raises:
         BudgetImpossible: the settings' own budget is met by no mode on this device.
         EnergyUnavailable: the settings give an energy budget and nothing knows the energy.
-        SettingsError: the bind address needs authentication; see `check_bind`.
+        SettingsError: the bind address needs authentication, see `check_bind`; or the token file is none.
     """
     check_bind(settings)
+    tokens = None if settings.token_file is None else read_tokens(settings.token_file)
     with ExitStack() as failed:
         device = open_device(settings, progress)
         opened = failed.enter_context(ExitStack())  # closed by the runtime once there is one
@@ -89,7 +91,7 @@ def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
         failed.callback(watch.close)
         metrics = Metrics(device.bundle, runtime, log=log, watch=watch)
         service = Service(device.bundle, runtime, metrics, _defaults(settings), Decisions(log, controller))
-        app = create_app(service, hosts=allowed_hosts(settings), watch=watch)
+        app = create_app(service, hosts=allowed_hosts(settings), watch=watch, tokens=tokens)
         watch.start()
         failed.pop_all()
     return Daemon(device.bundle, runtime, app, log, watch, planner, device.chosen)
@@ -135,10 +137,10 @@ def is_loopback(host: str) -> bool:
 
 def check_bind(settings: Settings) -> None:
     """Refuse to open an unauthenticated daemon to a network. Raises `SettingsError`."""
-    if not is_loopback(settings.host) and not settings.insecure_no_auth:
+    if not is_loopback(settings.host) and settings.token_file is None and not settings.insecure_no_auth:
         raise SettingsError(
-            f"--host {settings.host} is reachable from other machines and this version has no authentication: "
-            "listen on 127.0.0.1 behind a proxy that has, or accept the risk with --insecure-no-auth"
+            f"--host {settings.host} is reachable from other machines and requests need no token: give --token-file "
+            "(`openssl rand -hex 32` makes a token), listen on 127.0.0.1, or accept the risk with --insecure-no-auth"
         )
 
 

@@ -1,4 +1,4 @@
-"""What surrounds every request: its clock, its id, and the Host it may name."""
+"""What surrounds every request: its clock, its id, the Host it may name, and whether it may be answered."""
 
 import re
 import time
@@ -8,6 +8,7 @@ from typing import Any, Awaitable, Callable, FrozenSet, List, MutableMapping, Op
 from starlette.requests import Request
 
 from wenet_runtime.service.problems import Problem, problem_response
+from wenet_runtime.service.tokens import Tokens, refusal
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -26,12 +27,21 @@ class Envelope:
         hosts: names that `Host` may carry, None for any. On a loopback bind this keeps other
             sites' pages from reaching the daemon through DNS rebinding.
         closing: whether replies should end their connection, because the server drains.
+        tokens: of which a request must bring one; None without a token file.
     """
 
-    def __init__(self, app: App, *, hosts: Optional[FrozenSet[str]], closing: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        hosts: Optional[FrozenSet[str]],
+        closing: Callable[[], bool],
+        tokens: Optional[Tokens] = None,
+    ) -> None:
         self._app = app
         self._hosts = hosts
         self._closing = closing
+        self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -53,7 +63,9 @@ class Envelope:
                 message["headers"] = headers
             await send(message)
 
+        # Before any of the body is asked for, and by the very path that the router will look at.
         problem = self._refused(scope["headers"], given is not None and not valid)
+        problem = problem or refusal(self._tokens, scope["path"], scope["headers"])
         if problem is not None:
             await problem_response(problem, Request(scope))(scope, receive, send_with_id)
             return

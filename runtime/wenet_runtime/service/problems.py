@@ -13,6 +13,7 @@ from wenet_runtime.service.encoding import json_bytes
 PROBLEMS: Mapping[str, Tuple[int, str]] = {
     "malformed-request": (400, "Request cannot be parsed"),
     "bad-header": (400, "A header has an impossible value"),
+    "unauthorized": (401, "A token is needed"),
     "forbidden": (403, "Not allowed"),
     "not-found": (404, "No such path"),
     "unknown-model": (404, "No such model"),

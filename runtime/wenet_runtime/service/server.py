@@ -33,6 +33,7 @@ class Server(uvicorn.Server):
         drain_delay_s: float,
         drain_timeout_s: float,
         on_ready: Callable[[], None] = lambda: None,
+        on_drain: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -40,6 +41,7 @@ class Server(uvicorn.Server):
                 host=host,
                 port=port,
                 http="httptools",
+                ws="none",  # a connection that changed its protocol would be past the token and every limit
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -52,6 +54,7 @@ class Server(uvicorn.Server):
         self._delay_s = drain_delay_s
         self._timeout_s = drain_timeout_s
         self._on_ready = on_ready
+        self._on_drain = on_drain
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._drain: Optional[asyncio.Task[None]] = None
         self.abandoned = 0
@@ -78,6 +81,7 @@ class Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._begin_drain)
 
     def _begin_drain(self) -> None:
+        self._on_drain()
         self._drain = asyncio.ensure_future(self._finish())
 
     async def _finish(self) -> None:
