@@ -1,4 +1,4 @@
-"""The classes of the pycuda double: errors, contexts, streams, events and memory that free themselves as pycuda does."""
+"""Classes of the pycuda double: errors, contexts, streams, events, and memory that frees itself as pycuda's does."""
 
 import threading
 from typing import Any, Callable, Dict, Tuple

@@ -14,6 +14,7 @@ import pytest
 from tests.runtime.fakes import unbuilt
 from tests.runtime.nets import SIDE, Net
 from tests.runtime.ort_doubles import CUDA, TENSORRT, gpu
+from tests.runtime.trt_rig import rigged
 from tests.supernets import images, make_supernet, random_groups, random_statistics
 from wenet_runtime.bundle import Accuracy, Bundle, Mode
 from wenet_runtime.engines import ENGINES
@@ -46,6 +47,10 @@ def anonymous_mb() -> float:
 def backend(request: Any, bundle: Bundle) -> Iterator[Backend]:
     if request.param == "openvino" and importlib.util.find_spec("openvino") is None:
         pytest.skip("OpenVINO is not installed here; it needs Python 3.10")
+    if request.param == "trt":
+        with rigged(request.getfixturevalue("monkeypatch"), bundle) as rig:
+            yield rig.backend
+        return
     on_double = request.param in ("ort-cuda", "ort-tensorrt")
     with gpu(CUDA, TENSORRT) if on_double else contextlib.nullcontext():
         one: Backend = load(ENGINES, request.param, kind="engine", error=EngineError)(bundle, 1)

@@ -4,6 +4,7 @@ from typing import Mapping
 
 ENGINES: Mapping[str, str] = {
     "ort": "wenet_runtime.engines.ort:OrtBackend",
+    "trt": "wenet_runtime.engines.trt:TrtBackend",
     "ort-cuda": "wenet_runtime.engines.ort_cuda:OrtCudaBackend",
     "ort-tensorrt": "wenet_runtime.engines.ort_tensorrt:OrtTensorrtBackend",
     "openvino": "wenet_runtime.engines.openvino:OpenVinoBackend",
