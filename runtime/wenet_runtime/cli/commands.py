@@ -8,6 +8,7 @@ import typer
 
 from wenet_runtime import __version__
 from wenet_runtime.cli.build import build
+from wenet_runtime.cli.doctor import doctor
 from wenet_runtime.cli.ends import EXIT_USAGE, checked_settings, fail, guarded, say
 from wenet_runtime.cli.explain import explain
 from wenet_runtime.cli.flags import with_settings
@@ -90,7 +91,7 @@ def verify(flags: Dict[str, Any], config: Optional[Path]) -> None:
 
 
 app.callback(invoke_without_command=True)(with_settings(bare))
-for _command in (serve, build, profile, modes, verify):
+for _command in (serve, build, profile, modes, verify, doctor):
     app.command(_command.__name__)(with_settings(_command))
 app.command("explain")(explain)  # it reads a log and no settings
 
