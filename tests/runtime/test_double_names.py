@@ -111,11 +111,11 @@ def test_what_the_double_does_not_do_says_so_when_used(double: Double) -> None:
     trt = double.tensorrt
     config = trt.Builder(logger_of(trt)).create_builder_config()
     assert hasattr(config, "set_device_type")
-    with pytest.raises(NotImplementedError, match="IBuilderConfig.set_device_type"):
+    with pytest.raises(NotImplementedError, match=r"IBuilderConfig\.set_device_type"):
         config.set_device_type(None, None)
-    with pytest.raises(NotImplementedError, match="IBuilderConfig.int8_calibrator"):
+    with pytest.raises(NotImplementedError, match=r"IBuilderConfig\.int8_calibrator"):
         config.int8_calibrator = None
-    with pytest.raises(NotImplementedError, match="IBuilderConfig.default_device_type"):
+    with pytest.raises(NotImplementedError, match=r"IBuilderConfig\.default_device_type"):
         bool(config.default_device_type)
     with pytest.raises(NotImplementedError, match="Refitter"):
         trt.Refitter(None, None)

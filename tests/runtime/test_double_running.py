@@ -9,9 +9,10 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from tests.doubles.board import DISCRETE, NANO, ORIN_NANO
+from tests.doubles.board import DISCRETE, ORIN_NANO
 from tests.doubles.install import Double, install
 from tests.doubles.tensorrt_double.names import VERSIONS
+from tests.doubles.tensorrt_double.plan import unpack
 from tests.runtime.double_rig import SHAPE, build, capsule, expected, logger_of, small_model
 
 
@@ -121,13 +122,34 @@ def test_a_model_runs_on_cuda_python(monkeypatch: pytest.MonkeyPatch, board: Any
     assert ("IExecutionContext", "execute_async_v3") in double.touched
 
 
-def test_with_the_fp16_flag_weights_are_rounded_and_pinned_layers_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    double = install(monkeypatch, "8.2.1", board=NANO)
-    trt, model = double.tensorrt, small_model()
-    logger = logger_of(trt)
-    assert build(trt, logger, model, flags=("FP16",)) is not None
-    assert "FP16" in double.built[0]["plan"].flags
+@pytest.mark.parametrize("pins", ["none", "all", "all, and nobody obeys"])
+def test_with_the_fp16_flag_weights_are_rounded_but_for_layers_that_are_pinned(
+    monkeypatch: pytest.MonkeyPatch, pins: str
+) -> None:
+    double = install(monkeypatch, "8.2.1")
+    trt, logger = double.tensorrt, logger_of(double.tensorrt)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1)
+    assert trt.OnnxParser(network, logger).parse(small_model())
+    config = builder.create_builder_config()
+    config.max_workspace_size = 1 << 28
+    config.set_flag(trt.BuilderFlag.FP16)
+    if pins != "none":
+        for index in range(network.num_layers):
+            network.get_layer(index).precision = trt.DataType.FLOAT
+    if pins == "all":
+        config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+    profile = builder.create_optimization_profile()
+    profile.set_shape("x", *((1, *SHAPE),) * 3)
+    config.add_optimization_profile(profile)
+    found = unpack(bytes(builder.build_serialized_network(network, config)))
+    assert found is not None
+    x = np.random.default_rng(2).normal(size=(1, *SHAPE)).astype(np.float32)
+    exact = np.array_equal(expected(found[1], x), expected(small_model(), x))
+    assert exact is (pins == "all")
+    np.testing.assert_allclose(expected(found[1], x), expected(small_model(), x), atol=1e-2)
     assert double.built[0]["workspace_bytes"] == 1 << 28
+    assert double.built[0]["pinned"].get("conv") == (None if pins == "none" else "FLOAT")
 
 
 def test_each_profile_has_its_own_bindings_before_10(monkeypatch: pytest.MonkeyPatch) -> None:
