@@ -46,7 +46,7 @@ class Library:
     def log(self, logger: Any, severity: str, text: str) -> None:
         """Tell the logger. What it raises would end a real process."""
         try:
-            logger.log(self.severity(severity), text)
+            object.__getattribute__(logger, "log")(self.severity(severity), text)  # not touched by who is tested
         except Exception as error:  # noqa: BLE001 - whatever it is, C++ would call std::terminate
             self.gpu.misuse(f"the logger raised {error!r}: that would end a real process")
 
