@@ -71,6 +71,7 @@ class EngineLoop:
         self._probing = False
         self._probed: Optional[str] = None
         self._closed = False
+        self._moved_s = time.monotonic()
         self._started: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, name="wenet-engine", daemon=True)
         self._thread.start()
@@ -80,6 +81,21 @@ class EngineLoop:
     def alive(self) -> bool:
         """Whether the thread is there to answer."""
         return self._thread.is_alive()
+
+    @property
+    def stuck_s(self) -> float:
+        """How long the thread has been at its present run, or has left what waits alone; 0 if nothing is to be done.
+
+        Takes no lock, so that it answers whatever the thread holds.
+        """
+        if not self.running and not len(self._scheduler):
+            return 0.0
+        return time.monotonic() - self._moved_s  # read after the above: what came in between has set it
+
+    def expect(self, now_s: float) -> None:
+        """Something is about to be queued; `changed` is held."""
+        if not self.running and not len(self._scheduler):
+            self._moved_s = now_s
 
     def close(self, timeout_s: float) -> bool:
         """Finish what waits, then end; False if that takes longer."""
@@ -152,7 +168,7 @@ class EngineLoop:
         """Wait for work; None when nothing waits and a probe is wanted, or all is over."""
         with self.changed:
             while True:
-                now_s = time.monotonic()
+                now_s = self._moved_s = time.monotonic()
                 found = self._scheduler.next(now_s, self._pool.residency)
                 self._settle_refused()
                 if isinstance(found, Assignment):

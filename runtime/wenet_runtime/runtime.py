@@ -81,6 +81,11 @@ class Runtime:
         return self._loop.alive
 
     @property
+    def stuck_s(self) -> float:
+        """How long the engine's thread has not moved on though there was something to do, s."""
+        return self._loop.stuck_s
+
+    @property
     def queue_depth(self) -> int:
         """Requests that wait."""
         return len(self._scheduler)
@@ -139,6 +144,7 @@ class Runtime:
         job.work.future.add_done_callback(lambda future: self._discard(job) if future.cancelled() else None)
         loop = self._loop
         with loop.changed:
+            loop.expect(now_s)
             try:
                 choice = self._scheduler.submit(job, now_s, self.pool.residency)
             except Refused as refusal:

@@ -1,5 +1,7 @@
-"""Serving: whatever ends it, the daemon is closed."""
+"""Serving: what it does not start with, and whatever ends it, the daemon is closed."""
 
+import asyncio
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -36,4 +38,43 @@ def test_a_daemon_that_cannot_serve_is_closed_and_says_why(
     with pytest.raises(Defect, match=where):
         serve_until_drained(given)
     assert closed == [given.drain_timeout_s]
+    assert [one.name for one in threading.enumerate() if one not in before] == []
+
+
+def test_a_bad_token_file_exits_2_and_shows_no_token(command: Any, bundle_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("sesame street\n")
+    path.chmod(0o600)
+    found = command("--bundle", bundle_path, "--token-file", path, "--host", "0.0.0.0", "--port", 0, "--engine", "sim")
+    assert found.exit_code == 2
+    assert "line 1 of --token-file" in found.stderr
+    assert "sesame" not in found.stderr + found.stdout
+
+
+def test_a_server_that_fails_ends_what_tells_systemd(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        """Serves for a moment."""
+
+        def __init__(self, *parts: Any, **how: Any) -> None:
+            self._on_ready = how["on_ready"]
+
+        def run(self, sockets: Any) -> None:
+            async def serve() -> None:
+                self._on_ready()
+
+            asyncio.run(serve())
+            raise Defect("run")
+
+    monkeypatch.setattr("wenet_runtime.cli.serve.Server", Failing)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "n"))
+    given = Settings(bundle=bundle_path, cache_dir=tmp_path / "cache", profile_rounds=10, engine="sim", port=0)
+    before = set(threading.enumerate())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "n"))
+        with pytest.raises(Defect, match="run"):
+            serve_until_drained(given)
+        told = [systemd.recv(4096).split(b"\n")[0] for _ in range(2)]
+    assert told == [b"READY=1", b"STOPPING=1"]
     assert [one.name for one in threading.enumerate() if one not in before] == []

@@ -1,7 +1,9 @@
 """Runs the daemon: socket, server, drain, exit code."""
 
+import asyncio
 import gc
 import logging
+import os
 import socket
 from typing import NoReturn
 
@@ -11,6 +13,7 @@ from wenet_runtime.cli.ends import EXIT_BIND, EXIT_FAILURE, fail, say
 from wenet_runtime.cli.progress import progress_shown
 from wenet_runtime.errors import SettingsError
 from wenet_runtime.service.daemon import Daemon, check_bind, open_daemon
+from wenet_runtime.service.notify import Liveness, Notifier, status_of
 from wenet_runtime.service.server import Server
 from wenet_runtime.settings import Settings
 
@@ -38,6 +41,13 @@ def serve_until_drained(settings: Settings) -> None:
 
 def _serve(daemon: Daemon, settings: Settings, listener: socket.socket) -> int:
     """Serve until drained; returns how many accepted requests were abandoned."""
+    notifier = Notifier(os.environ, lambda: status_of(daemon.runtime, daemon.log, simulated=settings.engine == "sim"))
+
+    def ready() -> None:
+        _announce(daemon, settings, listener.getsockname()[1])
+        if notifier.wanted:
+            notifier.start(Liveness(asyncio.get_running_loop(), daemon.runtime))
+
     server = Server(
         daemon.app,
         daemon.runtime,
@@ -45,13 +55,17 @@ def _serve(daemon: Daemon, settings: Settings, listener: socket.socket) -> int:
         port=settings.port,
         drain_delay_s=settings.drain_delay_s,
         drain_timeout_s=settings.drain_timeout_s,
-        on_ready=lambda: _announce(daemon, settings, listener.getsockname()[1]),
+        on_ready=ready,
+        on_drain=notifier.stopping,
     )
     _listen(listener, settings)
     # What has been made until now stays: a full collection of it would stop requests for a tenth of a second.
     gc.collect()
     gc.freeze()
-    server.run(sockets=[listener])
+    try:
+        server.run(sockets=[listener])
+    finally:
+        notifier.close()
     return server.abandoned
 
 
