@@ -16,6 +16,8 @@ from wenet_runtime.profile import Profile, profile_of
 if TYPE_CHECKING:
     from wenet_runtime.lowering.graph import Graph  # imports onnx
 
+READINGS = 20  # of a meter, within which an energy is measured: the first and the last count by what held then
+
 
 def sample(
     engines: Mapping[str, Engine],
@@ -122,8 +124,8 @@ def summarise(
     *,
     meter: Optional[Meter] = None,
 ) -> Dict[str, Profile]:
-    """Profiles per row. With a meter, energy is measured here in back-to-back runs, because one run is shorter than
-    what a meter resolves.
+    """Profiles per row. With a meter, energy is measured here in back-to-back runs for as long as the meter takes for
+    enough readings, because one run is shorter than what a meter resolves.
 
     Args:
         samples_ms: (rounds,) of each engine, by its name.
@@ -132,10 +134,11 @@ def summarise(
         meter: a source of energy.
     """
     rows = next(iter(inputs.values())).shape[0]
+    least_s = 0.0 if meter is None else READINGS * (meter.state().interval_s or 0.0)
     profiles: Dict[str, Profile] = {}
     for name, engine in engines.items():
         taken = samples_ms[name]
-        energy = energy_mj(engine, inputs, meter, runs=max(3, len(taken) // 10))
+        energy = energy_mj(engine, inputs, meter, runs=max(3, len(taken) // 10), least_s=least_s)
         profiles[name] = profile_of(
             taken / rows,
             [energy / rows] if energy is not None else None,

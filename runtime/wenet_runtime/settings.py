@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         description="layers that TensorRT computes in fp32, by name with * and ?; may be repeated",
     )
     meter: str = Field(
-        default="none",
+        default="auto",
         description="source of watts: auto (the first that is here), ina3221, tegrastats, nvml, rapl, "
         "jtop (AGPL, see deploy/README.md), none, sim (simulated)",
     )

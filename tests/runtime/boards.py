@@ -9,6 +9,7 @@ from wenet_runtime.bundle import Mode
 from wenet_runtime.engines.base import Artifact, Tensors
 from wenet_runtime.lowering.graph import Graph, attribute
 from wenet_runtime.materialize import Supernet
+from wenet_runtime.meters.base import OK, MeterState
 
 FIXED_MS = 1.0
 SHUFFLE_MS = 0.4
@@ -114,6 +115,9 @@ class WattMeter:
 
     def power(self) -> None:
         return None
+
+    def state(self) -> MeterState:
+        return MeterState(OK)
 
     def close(self) -> None:
         return None

@@ -21,13 +21,14 @@ from wenet_runtime.settings import Settings
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No WENET_* variable, no user's cache or settings reaches a test."""
+    """No WENET_* variable, no user's cache or settings and none of the machine's sensors reaches a test."""
     for name in list(os.environ):
         if name.startswith("WENET_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg-cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg-config"))
     monkeypatch.setattr("wenet_runtime.settings.SYSTEM_TOML", tmp_path / "no-system.toml")
+    monkeypatch.setattr("wenet_runtime.meters.auto.SYSFS", tmp_path / "no-sysfs")
 
 
 @pytest.fixture

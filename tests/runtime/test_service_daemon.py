@@ -91,7 +91,7 @@ def test_the_daemon_s_own_options_are_each_request_s_default(bundle_path: Path, 
         ({"budget_mj": 0.001, "meter": "sim", "on_miss": "reject"}, BudgetImpossible, "--budget-mj 0.001"),
         ({"mode": "m9"}, UnknownMode, "no mode 'm9'"),
         ({"engine": "abacus"}, EngineError, "unknown engine 'abacus': known are ort, openvino, sim"),
-        ({"meter": "thumb"}, MeterError, "unknown meter 'thumb': known are none, sim"),
+        ({"meter": "thumb"}, MeterError, "unknown meter 'thumb': known are ina3221, tegrastats"),
         ({"host": "0.0.0.0"}, SettingsError, "--insecure-no-auth"),
         ({"bundle": Path("nowhere")}, BundleError, "no bundle at nowhere"),
     ],
@@ -109,6 +109,7 @@ class NotedMeter(NoMeter):
     there: ClassVar[List["NotedMeter"]] = []
 
     def __init__(self) -> None:
+        super().__init__()
         self.there.append(self)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from wenet_runtime.budget import RequestOptions
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.decision_log import DecisionLog
 from wenet_runtime.guard import GuardState
-from wenet_runtime.meters.base import Power
+from wenet_runtime.meters.base import MeterState, Power
 from wenet_runtime.meters.none import NoMeter
 from wenet_runtime.meters.sim import SimMeter
 from wenet_runtime.power_budget import PowerBudget
@@ -32,6 +32,7 @@ NAMES = {
     "wenet_bundle_info", "wenet_mode_resident", "wenet_mode_memory_bytes", "wenet_mode_load_seconds",
     "wenet_decisions", "wenet_throttled", "wenet_decisions_dropped", "wenet_guard_alarms",
     "wenet_power_budget_watts", "wenet_power_spent_watts", "wenet_temperature_celsius",
+    "wenet_meter_up", "wenet_meter_restarts", "wenet_power_resolution_watts",
 }  # fmt: skip
 
 
@@ -155,6 +156,7 @@ class BrokenMeter(NoMeter):
     """Says something else each time it is asked."""
 
     def __init__(self, *says: Any) -> None:
+        super().__init__()
         self.says = list(says)
 
     def power(self) -> Optional[Power]:
@@ -252,3 +254,38 @@ def test_known_power_and_energy_carry_their_rail(bundle: Bundle, backend: Settab
     assert found["wenet_power_watts sim"] == 3.0
     assert found["wenet_energy_joules_total sim"] > 0
     service.runtime.close()
+
+
+class StatedMeter(NoMeter):
+    """Says of itself what a test wants to see."""
+
+    def __init__(self, state: Any) -> None:
+        super().__init__()
+        self.said = state
+
+    def state(self) -> MeterState:
+        if isinstance(self.said, Exception):
+            raise self.said
+        return self.said  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("state", "up", "restarts", "step_w"),
+    [
+        (MeterState("ok", restarts=3, resolution_mw=42.0), 1.0, 3.0, 0.042),
+        (MeterState("stale", restarts=4), 0.0, 4.0, None),
+        (MeterState("unavailable", resolution_mw=float("nan")), 0.0, 0.0, None),
+        (MeterState("starting", restarts=-1, resolution_mw=float("inf")), 0.0, 0.0, None),
+        (OSError("no bus"), 0.0, 0.0, None),
+        (None, 0.0, 0.0, None),
+    ],
+)
+def test_how_the_meter_is_can_be_watched_and_alerted_on(
+    state: Any, up: float, restarts: float, step_w: Optional[float], bundle: Bundle, backend: SettableBackend
+) -> None:
+    service = make_service(bundle, backend, meter=StatedMeter(state))
+    found = parsed(service.metrics)
+    service.runtime.close()
+    assert found["wenet_meter_up none"] == up
+    assert found["wenet_meter_restarts_total"] == restarts
+    assert found.get("wenet_power_resolution_watts") == step_w

@@ -38,6 +38,7 @@ def total_rails(names: Iterable[str], rail: Optional[str] = None) -> Optional[Tu
         rail: the rail or rails ("A+B") to take instead of what the board's kind says.
     """
     there = set(names)
+    choices: Tuple[Tuple[str, ...], ...]
     if rail is not None:
         choices = (tuple(dict.fromkeys(part.strip() for part in rail.split("+"))),)
     else:

@@ -18,6 +18,7 @@ from wenet_runtime.pool import Cost
 from wenet_runtime.service.device_watch import DeviceWatch
 from wenet_runtime.service.encoding import json_bytes
 from wenet_runtime.service.envelope import App, Envelope
+from wenet_runtime.service.health import health, is_ready
 from wenet_runtime.service.inference import Service
 from wenet_runtime.service.inference import infer as infer_within_budget
 from wenet_runtime.service.metrics import CONTENT_TYPE
@@ -31,6 +32,7 @@ def create_app(
     hosts: Optional[FrozenSet[str]] = None,
     watch: Optional[DeviceWatch] = None,
     tokens: Optional[Tokens] = None,
+    meter_name: str = "",
 ) -> App:
     """Build the ASGI application.
 
@@ -39,6 +41,7 @@ def create_app(
         hosts: names that `Host` may carry; None for any.
         watch: what is known of the device's heat and power setting; None if nothing is.
         tokens: of which a request must bring one; None without a token file.
+        meter_name: which of the meters measures.
     """
     # The stock /docs page loads scripts from elsewhere, so there is none yet.
     app = FastAPI(title="wenet-runtime", version=__version__, docs_url=None, redoc_url=None)
@@ -57,6 +60,10 @@ def create_app(
     async def metrics(request: Request) -> Response:
         return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
+    @app.get("/v2/health", summary="Modes and meter, and what is the matter with them")
+    async def health_of_all(request: Request) -> Response:
+        return _json_response(health(service.runtime, meter_name))
+
     @app.get("/v2/health/live", summary="The event loop turns")
     async def live(request: Request) -> Response:
         return _json_response({"live": True})
@@ -65,7 +72,7 @@ def create_app(
     async def ready(request: Request) -> Response:
         if service.runtime.draining:
             raise Problem("draining", "the server is shutting down")
-        if not service.runtime.pool.resident or not service.runtime.alive:
+        if not is_ready(service.runtime):
             raise Problem("not-ready", "no mode can answer: restart the server")
         return _json_response({"ready": True, "live": True})
 
@@ -95,7 +102,8 @@ async def _on_error(request: Request, error: Exception) -> Response:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     slug = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "malformed-request")
-    detail = {"not-found": "no such path: POST /infer, GET /modes, /metrics, /v2/health/live or /v2/health/ready"}
+    known = "POST /infer, GET /modes, /metrics, /v2/health, /v2/health/live or /v2/health/ready"
+    detail = {"not-found": f"no such path: {known}"}
     text = detail.get(slug, f"{request.method} is not allowed here")
     return problem_response(Problem(slug, text, headers=error.headers), request)
 

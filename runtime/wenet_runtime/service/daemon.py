@@ -5,10 +5,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import FrozenSet, Optional
 
+from wenet_runtime.board import read_board
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.canary import golden_inputs
 from wenet_runtime.controller import Controller
 from wenet_runtime.decision_log import DecisionLog
+from wenet_runtime.engines import ON_GPU
 from wenet_runtime.errors import SettingsError
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.app import create_app
@@ -24,6 +26,8 @@ from wenet_runtime.service.options import Defaults
 from wenet_runtime.service.planner import Planner
 from wenet_runtime.service.tokens import read_tokens
 from wenet_runtime.settings import Settings
+
+NO_CLOCK = "gpu"  # no device is named so: a graphics card's clocks are not in sysfs, and the processor's are not its
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,13 @@ def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
         failed.callback(runtime.close)
         log = DecisionLog(path=None if settings.decision_log is None else settings.decision_log.expanduser())
         failed.callback(log.close)
-        watch = _watch(runtime)
+        watch = _watch(runtime, _clock_device(settings.engine))
         failed.callback(watch.close)
         metrics = Metrics(device.bundle, runtime, log=log, watch=watch)
         service = Service(device.bundle, runtime, metrics, _defaults(settings), Decisions(log, controller))
-        app = create_app(service, hosts=allowed_hosts(settings), watch=watch, tokens=tokens)
+        app = create_app(
+            service, hosts=allowed_hosts(settings), watch=watch, tokens=tokens, meter_name=device.meter_name
+        )
         watch.start()
         failed.pop_all()
     return Daemon(device.bundle, runtime, app, log, watch, planner, device.chosen)
@@ -109,7 +115,14 @@ def _defaults(settings: Settings) -> Defaults:
     )
 
 
-def _watch(runtime: Runtime) -> DeviceWatch:
+def _clock_device(engine: str) -> str:
+    """Whose clocks count: the beginning of the names of what computes, as `DeviceWatch` takes it."""
+    if engine not in ON_GPU:
+        return "cpu"
+    return read_board().gpu or NO_CLOCK
+
+
+def _watch(runtime: Runtime, device: str) -> DeviceWatch:
     """What tells the runtime how its device changes, and that time passes."""
 
     def throttled(now: bool) -> None:
@@ -121,7 +134,8 @@ def _watch(runtime: Runtime) -> DeviceWatch:
             throttled=throttled,
             power_setting_changed=lambda name: runtime.tell(lambda predictor: predictor.power_setting_changed()),
             ticked=runtime.tick,
-        )
+        ),
+        device=device,
     )
 
 

@@ -10,7 +10,8 @@ from wenet_runtime.engines.base import Backend
 from wenet_runtime.errors import SettingsError
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.profiler import quickest_ms
-from wenet_runtime.service.opening import open_backend, open_meter
+from wenet_runtime.service.metering import open_meter
+from wenet_runtime.service.opening import open_backend
 from wenet_runtime.settings import Settings
 from wenet_runtime.tuner import plan_id
 
@@ -93,7 +94,7 @@ def open_layer_bench(settings: Settings) -> LayerBench:
         cache.bundle.manifest.model,
         supernet,
         backend,
-        open_meter(settings),
+        open_meter(settings).meter,
         cache.device,
         cache.path / TABLE,
         plan_id(settings.tune),

@@ -10,9 +10,8 @@ from wenet_runtime.device import this_device
 from wenet_runtime.engines import ENGINES
 from wenet_runtime.engines.auto import AUTO
 from wenet_runtime.engines.base import Artifact, Backend, EngineOptions
-from wenet_runtime.errors import EngineError, MeterError, SettingsError
+from wenet_runtime.errors import EngineError, SettingsError
 from wenet_runtime.loader import Loader
-from wenet_runtime.meters import METERS
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.pool import Pool
 from wenet_runtime.profile import Profile
@@ -20,6 +19,7 @@ from wenet_runtime.profile_file import DeviceProfile
 from wenet_runtime.registry import load
 from wenet_runtime.service.costs import LEAST_ROUNDS, TUNING_SHARE, Costs
 from wenet_runtime.service.engine_choice import choice_path, chosen_engine
+from wenet_runtime.service.metering import know_idle, open_meter
 from wenet_runtime.settings import Settings
 from wenet_runtime.tuner import Tuner, plan_id
 
@@ -38,6 +38,7 @@ class Device:
     Attributes:
         profiles: of every mode that is offered and fits into the memory it may take, most accurate first.
         measured: all that is known, also of modes that are not offered.
+        meter_name: which of the meters it is.
         chosen: why this engine, where it was chosen by measuring.
     """
 
@@ -47,6 +48,7 @@ class Device:
     meter: Meter
     profiles: Dict[str, Profile]
     measured: DeviceProfile
+    meter_name: str
     chosen: str = ""
 
     def loader(self, settings: Settings) -> Optional[Loader]:
@@ -88,12 +90,6 @@ def open_backend(settings: Settings) -> Tuple[DeviceCache, Backend]:
     bundle = Bundle(settings.bundle)
     backend, _ = _backend(settings, bundle)
     return _cache(settings, bundle, backend), backend
-
-
-def open_meter(settings: Settings) -> Meter:
-    """The source of energy. Raises `MeterError`."""
-    meter: Meter = load(METERS, settings.meter, kind="meter", error=MeterError)()
-    return meter
 
 
 def _backend(settings: Settings, bundle: Bundle) -> Tuple[Backend, str]:
@@ -154,8 +150,9 @@ def open_device(
     bundle = Bundle(settings.bundle)
     _check_sizes(bundle, batch_sizes)
     with ExitStack() as failed:
-        meter = open_meter(settings)
+        meter_name, meter, _ = open_meter(settings)
         failed.callback(meter.close)
+        know_idle(settings, meter)  # before anything is built, loaded or measured
         backend, chosen = _backend(settings, bundle)
         failed.callback(backend.close)  # closing twice, by the pool as well, is harmless
         cache = _cache(settings, bundle, backend)
@@ -169,7 +166,7 @@ def open_device(
         else:
             profiles, measured = costs.known_or_measured()
         failed.pop_all()
-    return Device(bundle, cache, pool, meter, profiles, measured, chosen)
+    return Device(bundle, cache, pool, meter, profiles, measured, meter_name, chosen)
 
 
 def _check_sizes(bundle: Bundle, sizes: Sequence[int]) -> None:

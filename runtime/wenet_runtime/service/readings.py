@@ -7,9 +7,10 @@ from typing import Iterable, Optional, Set
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from wenet_runtime.decision_log import DecisionLog
-from wenet_runtime.meters.base import Power
+from wenet_runtime.meters.base import OK, Power
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.device_watch import DeviceWatch
+from wenet_runtime.service.health import meter_power, meter_state
 
 MAX_FAILURES = 16
 
@@ -49,18 +50,26 @@ class Readings:
     def _meter(self) -> Iterable[Metric]:
         watts = GaugeMetricFamily("wenet_power_watts", "Power now", labels=["rail"])
         age = GaugeMetricFamily("wenet_power_sample_age_seconds", "Age of the power reading")
+        up = GaugeMetricFamily("wenet_meter_up", "1 while the meter gives fresh readings", labels=["source"])
+        restarts = CounterMetricFamily("wenet_meter_restarts", "How often what the meter reads from was started again")
+        step = GaugeMetricFamily("wenet_power_resolution_watts", "Smallest step between power readings seen so far")
+        meter = self._runtime.meter
         power = self._power()
         if power is not None:
             watts.add_metric([power.rail], power.watts)
-            if _possible(power.age_s):
+            if not math.isnan(power.age_s):
                 age.add_metric([], power.age_s)
-        return watts, age
+        state = meter_state(meter)
+        up.add_metric([meter.source], float(state.status == OK))
+        restarts.add_metric([], state.restarts)
+        if state.resolution_mw is not None:
+            step.add_metric([], state.resolution_mw / 1e3)
+        return watts, age, up, restarts, step
 
     def _power(self) -> Optional[Power]:
         """The meter's reading; None if it gives none that can be one."""
         try:
-            power = self._runtime.meter.power()
-            return power if power is not None and _possible(power.watts) else None
+            return meter_power(self._runtime.meter)
         except Exception as error:  # noqa: BLE001 - a meter may come from elsewhere, and costs no more than its gauge
             kind = f"{type(error).__name__}: {error}"
             if kind not in self._failures and len(self._failures) < MAX_FAILURES:
@@ -91,7 +100,3 @@ class Readings:
             if self._watch.throttled is not None:
                 throttled.add_metric(["thermal"], float(self._watch.throttled))
         return degrees, throttled
-
-
-def _possible(value: float) -> bool:
-    return 0.0 <= value < math.inf  # false of NaN
