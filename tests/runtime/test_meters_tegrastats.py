@@ -180,6 +180,16 @@ class TestValues:
         assert parse_line(cut[:30]).rails_mw == {"VDD_IN": 14703}  # its mean is wrong, which nobody reads
         assert parse_line(cut[:24]).rails_mw == {}
 
+    def test_what_is_glued_to_another_field_is_no_field(self) -> None:
+        assert parse_line("CPU [5%@102]VDD_IN 5/5 RAM 1/2MB (lfb 1x4MB)APE@7C").rails_mw == {}
+        assert parse_line("CPU [5%@102] RAM 1/2MB (lfb 1x4MB)APE@7C").temperatures_c == {}
+
+    def test_any_of_cores_memory_and_rails_makes_it_a_line_of_tegrastats(self) -> None:
+        assert parse_line("CPU [5%@102]").known
+        assert parse_line("RAM 1/2MB (lfb 1x4MB)").known
+        assert parse_line("VDD_IN 5/5").known
+        assert not parse_line("tegrastats: GPU@5C APE 150 no").known
+
     @pytest.mark.parametrize(
         "text",
         [

@@ -146,9 +146,9 @@ class TegrastatsMeter(TracedMeter):
             return False
         self._trace.add(at_s, totals[-1].mw / 1e3)
         if not self._rails:
-            self._rails = totals[-1].rails
-            self._rail = "+".join(self._rails)
+            self._rail = "+".join(totals[-1].rails)
             self.source = f"rail:{self._rail}"
+            self._rails = totals[-1].rails
             self._decided.set()
         return True
 
