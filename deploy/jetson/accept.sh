@@ -64,10 +64,16 @@ skipped() {
 }
 verb() { # of wenet-runtime; what it printed must be JSON
   [ -n "$run" ] || skipped "no wenet-runtime on the PATH, in /opt/wenet or in a container: give --run" || return
+  local code=0
   # shellcheck disable=SC2086 # --run may be several words
-  $run "$@" >"$work/out" </dev/null || return
-  "$python" -c 'import json, sys; json.load(open(sys.argv[1]))' "$work/out" || return
-  cat "$work/out"
+  $run "$@" >"$work/out" </dev/null || code=1
+  if "$python" -c 'import json, sys; json.load(open(sys.argv[1]))' "$work/out" 2>/dev/null; then
+    cat "$work/out" # also where it failed: it says what did
+  elif [ $code = 0 ]; then
+    echo "wenet-runtime $1 printed no JSON" >&2
+    code=1
+  fi
+  return $code
 }
 doctor() { verb doctor --json; }
 build() { verb build --verify --json; }

@@ -29,15 +29,15 @@ if [ -z "$lacking" ]; then
   exit 0
 fi
 printf 'install-headers: not here:\n%s\ninstalling from the Jetson apt repository %s (%s)\n' "$lacking" "$release" "$soc"
-wget -qO /etc/apt/trusted.gpg.d/jetson-ota-public.asc https://repo.download.nvidia.com/jetson/jetson-ota-public.asc
+wget -qO "$root/etc/apt/trusted.gpg.d/jetson-ota-public.asc" https://repo.download.nvidia.com/jetson/jetson-ota-public.asc
 for part in common "$soc"; do
   echo "deb https://repo.download.nvidia.com/jetson/$part $release main"
-done >/etc/apt/sources.list.d/nvidia-l4t-apt-source.list
+done >"$root/etc/apt/sources.list.d/nvidia-l4t-apt-source.list"
 apt-get update
 apt-get install -y --no-install-recommends cuda-cudart-dev-10-2 cuda-driver-dev-10-2 \
   libnvinfer-dev libnvinfer-plugin-dev libnvonnxparsers-dev libnvparsers-dev
-rm -rf /var/lib/apt/lists/*
-[ -e /usr/local/cuda ] || ln -s cuda-10.2 /usr/local/cuda
+rm -rf "$root"/var/lib/apt/lists/*
+[ -e "$root/usr/local/cuda" ] || ln -s cuda-10.2 "$root/usr/local/cuda"
 
 lacking=$(missing)
 if [ -n "$lacking" ]; then
