@@ -5,8 +5,9 @@ from typing import Any, Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.doubles.gpu import CudaContext, CudaStream, Gpu
+from tests.doubles.gpu import Gpu
 from tests.doubles.memory import POISON
+from tests.doubles.streams import CudaContext, CudaStream
 
 
 def is_pinned(gpu: Gpu, host: NDArray[np.uint8]) -> bool:

@@ -2,62 +2,11 @@
 
 import gc
 import threading
-from collections import deque
-from dataclasses import dataclass, field
-from typing import Callable, Deque, Dict, List, NoReturn, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, NoReturn, Optional, Sequence, Tuple
 
 from tests.doubles.board import Board
 from tests.doubles.memory import Block, Memory, Misuse
-
-Range = Tuple[int, int]  # device addresses: first byte, one past the last
-
-
-class CudaContext:
-    """A CUDA context; `thread` made it and may activate it for clean-up, as pycuda has it."""
-
-    def __init__(self, *, primary: bool) -> None:
-        self.primary = primary
-        self.valid = True
-        self.retained = 0
-
-
-@dataclass(eq=False)
-class Work:
-    """Something queued: runs when its stream is waited for."""
-
-    what: str
-    run: Callable[[], None]
-    stream: "CudaStream"
-    number: int
-    reads: Sequence[Range] = ()
-    writes: Sequence[Range] = ()
-
-
-@dataclass(eq=False)
-class CudaStream:
-    """An ordered queue. `seen` says how much of other streams' work comes before its next."""
-
-    handle: int
-    context: CudaContext
-    blocking: bool = True
-    destroyed: bool = False
-    queue: Deque[Work] = field(default_factory=deque)
-    seen: Dict[int, int] = field(default_factory=dict)
-    capture: Optional[List[Work]] = None
-
-
-@dataclass(eq=False)
-class CudaEvent:
-    """A point in a stream: what it had seen when the event was recorded."""
-
-    handle: int
-    context: CudaContext
-    seen: Dict[int, int] = field(default_factory=dict)
-    recorded: bool = False
-
-
-def overlap(some: Sequence[Range], others: Sequence[Range]) -> bool:
-    return any(a < d and c < b for a, b in some for c, d in others)
+from tests.doubles.streams import CudaContext, CudaEvent, CudaStream, Range, Work, overlap
 
 
 class Gpu:
@@ -233,9 +182,6 @@ class Gpu:
         with self.lock:
             self._numbers += 1
             work = Work(what, run, stream, self._numbers, tuple(reads), tuple(writes))
-            if stream.capture is not None:
-                stream.capture.append(work)
-                return
             for one in self.streams.values():  # the default stream and those made to wait for it wait for each other
                 if one is not stream and (
                     (stream.handle == 0 and one.blocking) or (one.handle == 0 and stream.blocking)

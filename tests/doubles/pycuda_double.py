@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.doubles import copies
-from tests.doubles.gpu import CudaContext, CudaStream, Gpu
+from tests.doubles.gpu import Gpu
 from tests.doubles.pycuda_objects import (
     Error,
     LaunchError,
@@ -19,6 +19,7 @@ from tests.doubles.pycuda_objects import (
     bound,
     needed,
 )
+from tests.doubles.streams import CudaContext, CudaStream
 
 
 class ctx_flags:

@@ -6,8 +6,9 @@ from typing import Any, Callable, Dict, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.doubles.gpu import CudaContext, Gpu
+from tests.doubles.gpu import Gpu
 from tests.doubles.memory import Block
+from tests.doubles.streams import CudaContext
 
 DEVICEMAP = 2
 

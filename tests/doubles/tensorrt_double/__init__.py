@@ -7,7 +7,7 @@ import numpy as np
 
 from tests.doubles.board import Board
 from tests.doubles.gpu import Gpu
-from tests.doubles.tensorrt_double import basics, builder, config, context, engine, network, parser
+from tests.doubles.tensorrt_double import basics, builder, config, context, engine, network, parser, runtime
 from tests.doubles.tensorrt_double.enums import is_enumeration, make_enumeration
 from tests.doubles.tensorrt_double.library import NUMPY, Library
 from tests.doubles.tensorrt_double.names import MODULE_NAMES, numbers, read_names
@@ -26,7 +26,7 @@ IMPLEMENTED: Dict[str, type] = {
     "ITimingCache": config.ITimingCache,
     "IBuilderConfig": config.IBuilderConfig,
     "Builder": builder.Builder,
-    "Runtime": engine.Runtime,
+    "Runtime": runtime.Runtime,
     "ICudaEngine": engine.ICudaEngine,
     "IExecutionContext": context.IExecutionContext,
 }

@@ -1,4 +1,4 @@
-"""The runtime and the engine."""
+"""The engine: a loaded plan, by numbered bindings and by named tensors."""
 
 import weakref
 from typing import Any, List, Optional, Tuple
@@ -7,57 +7,9 @@ import numpy as np
 
 from tests.doubles.memory import Block, Misuse
 from tests.doubles.tensorrt_double.builder import session_of
-from tests.doubles.tensorrt_double.library import NUMPY, Library, wants, wants_buffer
-from tests.doubles.tensorrt_double.plan import Plan, TensorPlan, unpack
+from tests.doubles.tensorrt_double.library import NUMPY, Library, wants
+from tests.doubles.tensorrt_double.plan import Plan, TensorPlan
 from tests.doubles.tensorrt_double.strict import StrictObject
-
-
-class Runtime(StrictObject):
-    """Makes engines of plans."""
-
-    _library: Library
-
-    def __init__(self, logger: Any) -> None:
-        self._logger = wants(logger, self._library.classes["ILogger"], "Runtime")
-
-    @property
-    def logger(self) -> Any:
-        return self._logger
-
-    @property
-    def max_threads(self) -> int:
-        return 1
-
-    @property
-    def num_DLA_cores(self) -> int:
-        return 0
-
-    def deserialize_cuda_engine(self, serialized_engine: Any) -> Any:
-        data = wants_buffer(serialized_engine, "Runtime.deserialize_cuda_engine")
-        library, board = self._library, self._library.gpu.board
-        found = unpack(data)
-        if found is None:
-            library.error(self._logger, "Serialization Error: magic tag does not match, or the plan is cut short")
-            return None
-        plan, model = found
-        if plan.version != library.text:
-            text = f"Version tag does not match: the plan is of TensorRT {plan.version}, this is {library.text}"
-            library.error(self._logger, f"Serialization Error: {text}")
-            return None
-        if plan.compute_capability != board.compute_capability:
-            text = f"the plan was generated for compute {plan.compute_capability}, this is {board.compute_capability}"
-            library.error(self._logger, f"The engine plan file is not compatible with this device: {text}")
-            return None
-        if plan.board != board.name:
-            library.log(self._logger, "WARNING", "Using an engine plan file across different models of devices")
-        context = library.gpu.runtime_context()
-        block = library.gpu.memory.allocate(
-            max(plan.weight_bytes, 1), kind="device", context=context, owner="an engine"
-        )
-        if block is None:
-            library.error(self._logger, "Requested amount of GPU memory could not be allocated: out of memory")
-            return None
-        return library.make("ICudaEngine", self, plan, model, block, data)
 
 
 def close(library: Library, block: Block) -> None:
