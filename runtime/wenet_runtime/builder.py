@@ -65,6 +65,7 @@ def lowered(
         # What overflows is products of uint8 on the CPU.
         reduce_range=not numerics.symmetric and wants_reduced_range(platform.machine(), processor_flags()),
         symmetric=numerics.symmetric,
+        fp32_layers=numerics.fp32_layers,
     )
 
 

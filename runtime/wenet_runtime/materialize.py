@@ -5,7 +5,7 @@ of the inputs. The mode's batch norms are folded and its shuffles written into t
 """
 
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +101,7 @@ def lower(
     precision: str = "fp32",
     reduce_range: bool = False,
     symmetric: bool = False,
+    fp32_layers: Sequence[str] = (),
 ) -> Graph:
     """The plain network of one configuration as a graph and its numbers.
 
@@ -114,7 +115,7 @@ def lower(
         fold: off leaves batch norms and shuffles as operators (the reference for the passes' tests).
         precision: how the mode is emitted; see `lowering.precision`.
         reduce_range: for int8 on a processor whose products overflow; see `lowering.precision`.
-        symmetric: for int8 on an engine that takes no other; see `lowering.quantize`.
+        symmetric, fp32_layers: for int8 on an engine that wants it so; see `lowering.quantize`.
 
     Returns:
         The graph. Numbers that no pass changed are the supernet's own arrays, not copies.
@@ -145,7 +146,7 @@ def lower(
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         # A bundle that was made wrong, not damaged: NumPy says where its parts disagree.
         raise BundleError(f"the bundle's parts do not fit together ({error}): export it again") from error
-    apply(graph, precision, ranges, reduce_range=reduce_range, symmetric=symmetric)
+    apply(graph, precision, ranges, reduce_range=reduce_range, symmetric=symmetric, fp32_layers=fp32_layers)
     return graph
 
 

@@ -117,6 +117,16 @@ class TestOpening:
             engine.infer({"input": images(1)})
 
 
+def test_tensorrt_hears_of_one_logger_however_many_backends_there_are(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, OLD)
+    first, second = TrtBackend(bundle), TrtBackend(bundle)
+    assert first._logger is second._logger
+    first.close()
+    second.close()
+
+
 class TestNumerics:
     @pytest.mark.parametrize(
         ("board", "precision", "wanted"),
@@ -313,6 +323,24 @@ class TestLayersInFp32:
             with rigged(monkeypatch, bundle, fp32_layers=["layers/b.conv1"]) as rig:
                 rig.backend.build(graph[0], "m0")
                 assert rig.double.built[0]["pinned"] == {"b.conv1": "FLOAT"}
+
+    @pytest.mark.parametrize("pattern", ["b.conv1", "layers/b.conv1"])
+    def test_in_an_int8_mode_they_read_what_was_not_rounded(
+        self, pattern: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        layers = tuple(dataclasses.replace(one, name=f"layers/{one.name}") for one in bundle.manifest.layers)
+        manifest = dataclasses.replace(bundle.manifest, layers=layers)
+        with monkeypatch.context() as patch:
+            patch.setattr(bundle, "manifest", manifest, raising=False)
+            with rigged(monkeypatch, bundle, NEW, board=ORIN_NANO, fp32_layers=[pattern]) as rig:
+                numerics = rig.backend.numerics(int8_mode(bundle))
+        with rigged(monkeypatch, bundle, NEW, board=ORIN_NANO) as rig:
+            monkeypatch.setattr(rig.backend, "numerics", lambda mode: numerics)
+            graph = int8_graph(bundle, rig.backend)
+        rounded = {
+            node.name: node.input[0].endswith(".rounded") for node in graph.nodes if node.op_type in ("Conv", "Gemm")
+        }
+        assert [name for name, is_rounded in rounded.items() if not is_rounded] == ["b.conv1"]
 
     def test_a_pattern_that_names_no_layer_is_refused_with_those_there_are(
         self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,7 @@
 """A network in int8 answers like its float form to the step of its scales, and only where ranges are known."""
 
-from typing import Any, Dict, Tuple
+import fnmatch
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 import onnx
@@ -351,3 +352,33 @@ class TestSymmetric:
         graph = net.graph([net.conv("input", "conv", 16, 16)])
         with pytest.raises(BundleError, match="'input' cannot have values"):
             quantize(graph, {"input": bounds}, symmetric=True)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+class TestLayersThatStayInFloat:
+    @pytest.mark.parametrize("names", [["one"], ["o*", "two"], ["head"], ["depthwise"], ["stem"]])
+    def test_they_read_nothing_that_was_rounded_and_their_neighbours_stay_in_int8(
+        self, names: List[str], symmetric: bool
+    ) -> None:
+        graph = residual(0, 4)
+        wanted, ranges = answers(graph), ranges_of(graph)
+        quantize(graph, ranges, symmetric=symmetric, fp32_layers=names)
+        for node in graph.nodes:
+            if node.op_type in ("Conv", "Gemm"):
+                kept = any(fnmatch.fnmatchcase(node.name, name) for name in names)
+                rounded = {tensor for tensor in node.input[:2] if tensor.endswith(".rounded")}
+                assert len(rounded) == (0 if kept else 2), node.name
+        assert 0 < error(graph, wanted) <= INT8
+
+    def test_all_of_them_leave_the_network_as_it_was(self, symmetric: bool) -> None:
+        graph = residual(0, 4)
+        before, ranges = graph.to_bytes(), ranges_of(graph)
+        quantize(graph, ranges, symmetric=symmetric, fp32_layers=["*"])
+        assert graph.to_bytes() == before
+
+    def test_a_tensor_that_only_they_read_is_not_rounded(self, symmetric: bool) -> None:
+        net = Net()
+        x = net.op("Relu", [net.conv("input", "one", 16, 16)], "relu")
+        graph = net.graph([net.conv(x, "two", 16, 16)])
+        quantize(graph, {"input": (-1, 1), "relu": (0, 1)}, symmetric=symmetric, fp32_layers=["two"])
+        assert kinds(graph)[-2:] == ["Relu", "Conv"]

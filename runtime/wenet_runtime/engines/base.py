@@ -38,11 +38,13 @@ class Numerics:
         emitted: the precision that the mode's graph is written in for it, one of `PRECISIONS`.
         computed: the precision of its arithmetic, to whose tolerance its answers are held.
         symmetric: int8 is written with activations around zero and biases in float.
+        fp32_layers: nodes of the graph, with * and ?, that int8 leaves in float.
     """
 
     emitted: str
     computed: str
     symmetric: bool = False
+    fp32_layers: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ Modes are built on the device, which takes minutes, and belong to it and to its 
 computed in fp16 where the GPU is quick at it, and int8 modes in int8 where it is quick at that.
 """
 
+import fnmatch
 import hashlib
 import importlib
 import json
@@ -70,6 +71,12 @@ class TrtBackend:
         self._gpu = gpu
         self._origin = Origin(self._trt.__version__, gpu.name, f"{major}.{minor}", read_board().l4t or "")
         self._fp32_layers = options.fp32_layers
+        # Names of nodes already, beside those that users know from the bundle.
+        self._fp32_nodes = self._fp32_layers + tuple(
+            layer.node
+            for layer in bundle.manifest.layers
+            if any(fnmatch.fnmatchcase(layer.name, pattern) for pattern in self._fp32_layers)
+        )
         self._most_rows = max(1, min(MOST_ROWS, bundle.manifest.max_batch))
         self._aliases = {layer.node: layer.name for layer in bundle.manifest.layers}
         self._bench = Bench(gpu, self._trt, self._messages)
@@ -90,7 +97,7 @@ class TrtBackend:
         """Float modes in fp16, int8 modes in int8, both only where the GPU is quick at it; see `numerics_of`."""
         fp16, int8 = self._precisions()
         if mode.precision == "int8" and int8:
-            return Numerics("int8", "int8", symmetric=True)
+            return Numerics("int8", "int8", symmetric=True, fp32_layers=self._fp32_nodes)
         return Numerics("fp32", "fp16" if fp16 else "fp32")
 
     def build(self, graph: "Graph", name: str) -> Artifact:

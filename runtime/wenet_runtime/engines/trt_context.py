@@ -115,8 +115,8 @@ class NamedContext:
 
     def use_memory(self, address: int, size: int) -> None:
         """See `Context.use_memory`."""
-        _set_memory(self._context, address, size)
         self._profile.select()
+        _set_memory(self._context, address, size)
 
     def enqueue(self, rows: int, addresses: Mapping[str, int]) -> bool:
         """See `Context.enqueue`."""
@@ -148,8 +148,8 @@ class BindingContext:
 
     def use_memory(self, address: int, size: int) -> None:
         """See `Context.use_memory`."""
-        _set_memory(self._context, address, size)
         self._profile.select()
+        _set_memory(self._context, address, size)
 
     def enqueue(self, rows: int, addresses: Mapping[str, int]) -> bool:
         """See `Context.enqueue`."""
@@ -165,7 +165,7 @@ class BindingContext:
 
 
 class _Profile:
-    """Selects a context's profile once, when it has memory to work in."""
+    """Selects a context's profile once, before its memory is set: what a change of profile does to that is not told."""
 
     def __init__(self, context: Any, profile: int, stream: int) -> None:
         self._context = context

@@ -34,6 +34,7 @@ def apply(
     *,
     reduce_range: bool = False,
     symmetric: bool = False,
+    fp32_layers: Sequence[str] = (),
 ) -> None:
     """Write a lowered float graph in a precision, in place.
 
@@ -42,7 +43,7 @@ def apply(
         precision: one of `PRECISIONS`.
         ranges: of the activations, for int8; see `lowering.ranges`.
         reduce_range: for int8 on a processor that wants it; see `wants_reduced_range`.
-        symmetric: for int8 on an engine that wants it; see `quantize`.
+        symmetric, fp32_layers: for int8; see `quantize`.
 
     Raises:
         BundleError: an unknown precision, int8 without ranges, or numbers that do not fit fp16.
@@ -55,7 +56,7 @@ def apply(
         known = ranges or {}
         if not any(name in known for origin in activation_names(graph) for name in holders(graph, origin)):
             raise BundleError("an int8 mode needs the ranges of its activations, and its statistics hold none of them")
-        quantize(graph, known, reduce_range=reduce_range, symmetric=symmetric)
+        quantize(graph, known, reduce_range=reduce_range, symmetric=symmetric, fp32_layers=fp32_layers)
 
 
 def wants_reduced_range(machine: str, flags: AbstractSet[str]) -> bool:

@@ -8,7 +8,8 @@ The symmetric form is what TensorRT's parser takes: activations int8 around zero
 rounded by a pair of their own, biases in float.
 """
 
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+import fnmatch
+from typing import AbstractSet, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,14 @@ def holders(graph: Graph, tensor: str) -> Tuple[str, ...]:
     return tuple(found)
 
 
-def quantize(graph: Graph, ranges: Ranges, *, reduce_range: bool = False, symmetric: bool = False) -> None:
+def quantize(
+    graph: Graph,
+    ranges: Ranges,
+    *,
+    reduce_range: bool = False,
+    symmetric: bool = False,
+    fp32_layers: Sequence[str] = (),
+) -> None:
     """Write every convolution and matrix product whose input's range is known in int8, in place.
 
     Args:
@@ -55,17 +63,20 @@ def quantize(graph: Graph, ranges: Ranges, *, reduce_range: bool = False, symmet
         reduce_range: weights of 7 bits. x86 processors without VNNI add two products of uint8 and int8 in
             16 bits: 255 · 127 · 2 overflows there, 255 · 64 · 2 does not.
         symmetric: every zero point is 0 and every integer an int8; costs what lies behind a ReLU one of its bits.
+        fp32_layers: names of nodes, with * and ?, that stay in float and read what was not rounded.
 
     Raises:
         BundleError: a range that is none.
     """
     scale = _symmetric_scale if symmetric else _scale
+    kept = {node.name for node in graph.nodes if any(fnmatch.fnmatchcase(node.name, one) for one in fp32_layers)}
     scales = {tensor: scale(tensor, *bounds) for tensor, bounds in _known(graph, ranges).items()}
-    layers = {node.name: node.input[0] for node in graph.nodes if is_layer(graph, node) and node.input[0] in scales}
+    found = (node for node in graph.nodes if is_layer(graph, node) and node.name not in kept)
+    layers = {node.name: node.input[0] for node in found if node.input[0] in scales}
     if not layers:
         return
     for tensor in [tensor for tensor in _rounded(graph) if tensor in scales]:
-        _round(graph, tensor, *scales[tensor])
+        _round(graph, tensor, *scales[tensor], kept=kept)
     limit = _REDUCED_LIMIT if reduce_range else _LIMIT
     for name, tensor in layers.items():
         if symmetric:
@@ -138,9 +149,11 @@ def _step(size: float) -> NDArray[Any]:
     return np.array(step if step > 0 else 1, np.float32)  # always zero, or as good as: any scale will do
 
 
-def _round(graph: Graph, tensor: str, scale: NDArray[Any], zero: NDArray[Any]) -> None:
-    """Let every reader of a tensor read it rounded to the integers of its zero point's type."""
-    readers = graph.consumers(tensor)
+def _round(graph: Graph, tensor: str, scale: NDArray[Any], zero: NDArray[Any], *, kept: AbstractSet[str]) -> None:
+    """Let every reader of a tensor, but for kept ones, read it rounded to the integers of its zero point's type."""
+    readers = [reader for reader in graph.consumers(tensor) if reader.name not in kept]
+    if not readers:
+        return
     how, steps = [f"{tensor}.step", f"{tensor}.zero"], f"{tensor}.{zero.dtype}"
     # These scalars stand in the graph itself: who optimises it must see which of them are equal.
     added = [
