@@ -74,8 +74,8 @@ def bent(monkeypatch: pytest.MonkeyPatch) -> List[str]:
 @pytest.fixture
 def build(command: Any, bundle_path: Path, tmp_path: Path) -> Any:
     """Runs the verb on the shared bundle, with an engine whose answers can be bent."""
-    words = ["build", "--bundle", bundle_path, "--cache-dir", tmp_path / "cache", "--no-tune"]
-    return lambda *more: command(*words, "--engine", f"{HERE}:BentBackend", *more)
+    words = ["--bundle", bundle_path, "--cache-dir", tmp_path / "cache", "--no-tune", "--engine", f"{HERE}:BentBackend"]
+    return lambda *more, verb="build": command(verb, *words, *more)
 
 
 def settings(bundle_path: Path, tmp_path: Path, **more: Any) -> Settings:
@@ -146,6 +146,8 @@ def test_a_later_build_says_so_and_a_later_verification_lifts_it(build: Any, ben
     later = build("--json")
     assert (later.exit_code, "m1 is REFUSED" in later.stderr) == (0, True)
     assert json.loads(later.stdout)["modes"][1]["refused"].startswith("it deviates")
+    listed = json.loads(build(verb="modes").stdout)["modes"]
+    assert [bool(row["refused"]) for row in listed] == [False, True, False]
     bent.clear()
     assert build("--verify").exit_code == 0
     assert "REFUSED" not in build().stderr

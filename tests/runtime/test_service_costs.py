@@ -327,9 +327,11 @@ def test_without_any_mode_that_loads_there_is_no_daemon(
     given = settings(bundle_path, tmp_path, memory_mb=memory_mb)
     if known:
         profiled(given)
+    before = open_cache(given).read_profile()
     broken.update(dict.fromkeys(("m0", "m1", "m2"), "broken"))
     with pytest.raises(EngineError, match="broken"):
         open_daemon(given)
+    assert open_cache(given).read_profile() == before
 
 
 def refuse(given: Settings, *mode_ids: str) -> None:

@@ -97,6 +97,25 @@ def test_every_row_is_run_alone_and_in_the_largest_batch_and_one_engine_is_open(
     assert backend.opened == []
 
 
+def test_the_reference_is_closed_before_the_engine_is_loaded(verdicts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    references: List[Any] = []
+    load_bytes = OrtBackend.load_bytes
+
+    def noted(self: OrtBackend, model: bytes, *, name: str) -> Any:
+        references.append(load_bytes(self, model, name=name))
+        return references[-1]
+
+    class Watching(Bent):
+        def load(self, *parts: Any, **how: Any) -> Any:
+            with pytest.raises(EngineError, match="closed"):
+                references[-1].infer({})
+            return super().load(*parts, **how)
+
+    monkeypatch.setattr(OrtBackend, "load_bytes", noted)
+    verdicts(Watching())
+    assert len(references) == 3
+
+
 def largest_only(answers: Answers) -> Answers:
     """Wrong only where a batch is run."""
     return {"logits": answers["logits"] * (1 if len(answers["logits"]) == 1 else 1.01)}
@@ -247,8 +266,9 @@ def test_of_several_outputs_the_worst_counts() -> None:
 
 
 def test_a_reference_without_numbers_is_not_agreed_with() -> None:
-    nothing = {"y": np.array([[np.nan, 1.0]])}
-    assert np.isnan(compare(nothing, nothing).deviation)
+    for value in (np.nan, np.inf):
+        nothing = {"y": np.array([[value, 1.0]])}
+        assert np.isnan(compare(nothing, nothing).deviation)
     assert Verdict("m0", 1, 0.1, None, 1.0).refusal == "it deviates from ONNX Runtime by no number (allowed 0.1)"
 
 
@@ -257,7 +277,9 @@ def test_the_last_batch_is_filled_up(bundle: Bundle, built: Any) -> None:
     engine = OrtBackend().load(mode, lambda: built(mode))
     inputs = sample_inputs(golden_inputs(bundle), 3, np.random.default_rng(0))
     alone, together = answers(engine, inputs, 1)["logits"], answers(engine, inputs, 4)["logits"]
+    at_once = engine.infer(inputs)["logits"]
     engine.close()
+    assert np.allclose(alone, at_once, atol=1e-5)
     assert alone.shape == together.shape == (5, 10)
     assert np.allclose(alone, together, atol=1e-5)
 

@@ -72,6 +72,9 @@ def modes(flags: Dict[str, Any], config: Optional[Path]) -> None:
         else:
             cache = open_cache(settings)
             members = listed(cache.bundle, {}, cache.footprints() or {})
+            refused = cache.refused()
+            for row in members["modes"]:
+                row["refused"] = refused.get(row["id"])
         print(json.dumps(members, indent=1))
 
     guarded(action)

@@ -68,15 +68,16 @@ class Costs:
         profiles = None if found is None else found.of(self.meter.source, modes)
         if found is None or profiles is None:
             measured, _ = self._measured(modes, (), selected)
+            modes = list(measured.modes)
+            self._check_left(modes)
             self.cache.update_profile(partial(_joined, measured, found))
             found = measured
-            modes = list(found.modes)
         else:
             chosen = {one: profiles[one].threads for one in modes}
             self.pool.threads.update({one: count for one, count in chosen.items() if count is not None})
             if self.settings.memory_mb is None:
                 modes = self.pool.load_sound(modes)
-        self._check_left(modes)
+            self._check_left(modes)
         return self._offered(modes, found), found
 
     def again(self, batch_sizes: Sequence[int], keep: Optional[int]) -> Tuple[Dict[str, Profile], DeviceProfile]:
