@@ -116,6 +116,8 @@ def test_a_sensor_that_fails_leaves_a_gap_is_told_once_and_comes_back(caplog: py
     assert power.age_s > 0.2
     now_s = time.monotonic()
     assert meter.energy_mj(now_s - 0.01, now_s) is None
+    sensor.gives = lambda: None  # answers again, and says nothing
+    wait_until(lambda: meter.state().detail == "")
     meter.close()
 
 
@@ -178,9 +180,9 @@ def test_closing_waits_for_no_sensor_that_hangs(monkeypatch: pytest.MonkeyPatch)
 
 
 class Paced(PolledMeter):
-    """Runs on the test's own thread and clock: a reading takes `took_s`, and after three it is closed."""
+    """Runs on the test's own thread and clock: readings take `took_s`, and after as many it is closed."""
 
-    def __init__(self, took_s: float) -> None:
+    def __init__(self, *took_s: float) -> None:
         self.now_s = 100.0
         self.waits: List[float] = []
         self._took_s = took_s
@@ -190,25 +192,25 @@ class Paced(PolledMeter):
         self._run()
 
     def _slowly(self) -> float:
-        self.now_s += self._took_s
+        self.now_s += self._took_s[len(self.waits)]
         return 1.0
 
     def wait(self, timeout_s: float) -> bool:
         self.waits.append(timeout_s)
         self.now_s += timeout_s
-        return len(self.waits) == 3
+        return len(self.waits) == len(self._took_s)
 
 
 def test_readings_are_due_at_a_steady_rate() -> None:
-    meter = Paced(0.25)
+    meter = Paced(0.25, 0.25, 0.25)
     assert meter.waits == [0.75, 0.75, 0.75]
     assert list(meter._trace._times) == [100.125, 101.125, 102.125]
 
 
 def test_what_a_slow_sensor_missed_is_not_made_up_for() -> None:
-    meter = Paced(7.0)
-    assert meter.waits == [0.0, 0.0, 0.0]
-    assert list(meter._trace._times) == [103.5, 110.5, 117.5]
+    meter = Paced(7.0, 7.0, 0.25)
+    assert meter.waits == [0.0, 0.0, 0.75]
+    assert list(meter._trace._times) == [103.5, 110.5, 114.125]
 
 
 def test_the_age_limit_follows_from_the_interval_where_none_is_given() -> None:

@@ -10,9 +10,10 @@ from tests.runtime.nets import Net
 from wenet_runtime import profiler
 from wenet_runtime.engines.base import Tensors
 from wenet_runtime.errors import EngineError
+from wenet_runtime.meters.base import OK, MeterState
 from wenet_runtime.meters.none import NoMeter
 from wenet_runtime.meters.sim import SimMeter
-from wenet_runtime.profiler import batch_medians, energy_mj, measure, quickest_ms, sample
+from wenet_runtime.profiler import READINGS, batch_medians, energy_mj, measure, quickest_ms, sample
 
 
 class Clock:
@@ -84,6 +85,20 @@ def test_energy_is_measured_per_row_when_the_meter_knows(engines: Any) -> None:
     profiles = measure(engines[0], {"input": ones(rows=4)}, rounds=5, meter=SimMeter(busy_w=2.0))
     assert profiles["b"].energy_mj == pytest.approx(2.5)  # 2 W for 5 ms, four rows
     assert profiles["b"].energy_source == "sim"
+
+
+class SlowMeter(SimMeter):
+    """Has a reading every 4 ms."""
+
+    def state(self) -> MeterState:
+        return MeterState(OK, interval_s=0.004)
+
+
+def test_energy_is_measured_for_as_long_as_the_meter_takes_for_enough_readings(engines: Any) -> None:
+    ready, runs = engines
+    profiles = measure({"b": ready["b"]}, {"input": ones()}, rounds=5, warmup=0, meter=SlowMeter(busy_w=2.0))
+    assert profiles["b"].energy_mj == pytest.approx(10.0)  # 2 W for 5 ms
+    assert len(runs) == 5 + READINGS * 4 / 5
 
 
 @pytest.mark.parametrize("meter", [None, NoMeter()])

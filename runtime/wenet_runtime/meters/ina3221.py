@@ -61,13 +61,9 @@ def find_rails(sysfs: Path = SYSFS) -> Dict[str, Rail]:
 
 
 def _chips(sysfs: Path) -> List[Path]:
-    """The sensors' folders. The same one is seen from its bus and from its driver."""
-    found: Dict[Path, Path] = {}
-    for pattern in _CHIPS:
-        for path in sorted(sysfs.glob(pattern)):
-            if "ina3221" in (read_text(path) or ""):
-                found.setdefault(path.parent.resolve(), path.parent)
-    return list(found.values())
+    """The sensors' folders, of which each may be seen from its bus and from its driver."""
+    names = (path for pattern in _CHIPS for path in sorted(sysfs.glob(pattern)))
+    return [path.parent for path in names if "ina3221" in (read_text(path) or "")]
 
 
 def _channels(chip: Path) -> Iterator[Tuple[str, Rail]]:

@@ -42,7 +42,6 @@ def total_rails(names: Iterable[str], rail: Optional[str] = None) -> Optional[Tu
     if rail is not None:
         choices = (tuple(dict.fromkeys(part.strip() for part in rail.split("+"))),)
     else:
-        there.discard(UNCONNECTED)
         choices = tuple((name,) for name in INPUTS) + SUMS
     return next((choice for choice in choices if there.issuperset(choice)), None)
 
