@@ -58,10 +58,15 @@ def test_waiting_for_a_silent_child_has_an_end(begun: List[LineChild]) -> None:
     assert child.lines(0.01) == []
 
 
-@pytest.mark.parametrize("length", [LONGEST_LINE + 1, 10 * LONGEST_LINE])
-def test_a_line_that_is_too_long_is_left_out_and_the_next_is_read(begun: List[LineChild], length: int) -> None:
-    long = f"head -c {length} /dev/zero; echo"
+def test_a_line_that_is_too_long_is_left_out_and_the_next_is_read(begun: List[LineChild]) -> None:
+    long = f"head -c {10 * LONGEST_LINE} /dev/zero; echo"
     assert everything(shell(begun, f"echo one; {long}; echo two; {long}; echo three")) == ["one", "two", "three"]
+
+
+def test_so_is_one_that_comes_at_once(begun: List[LineChild], tmp_path: Path) -> None:
+    longest = "x" * LONGEST_LINE
+    (tmp_path / "lines").write_text(f"{longest}\n{longest}x\ntwo\n")
+    assert everything(shell(begun, f"cat {tmp_path}/lines")) == [longest, "two"]
 
 
 def test_a_line_that_never_ends_is_not_kept(begun: List[LineChild]) -> None:

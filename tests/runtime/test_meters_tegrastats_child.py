@@ -22,7 +22,7 @@ from wenet_runtime.service.app import create_app
 NANO = "RAM 900/3964MB (lfb 366x4MB) CPU [10%@102] GPU@28C POM_5V_IN {0}/920 POM_5V_GPU 0/0 POM_5V_CPU 119/119"
 LIGHT = "RAM 900/3964MB (lfb 366x4MB) CPU [1%@102] POM_5V_GPU 900/900 POM_5V_IN 500/500 POM_5V_CPU 90/90"
 ROTATED = "RAM 900/3964MB (lfb 366x4MB) CPU [99%@102] POM_5V_GPU 8949/8742 POM_5V_IN 3227/3086 POM_5V_CPU 3148/3134"
-PATIENCE_S = 60.0  # of a crowded machine, for the first reading
+PATIENCE_S = 3600.0  # for the first reading: a meter that does not find out by itself is ended by pytest's limit
 OLD_S = 3600.0  # so that no pause of a crowded machine is taken for silence
 
 Opened = Callable[..., TegrastatsMeter]
@@ -175,6 +175,8 @@ class TestOpening:
     def test_a_chosen_rail_that_is_not_there(self, opened: Opened) -> None:
         with pytest.raises(MeterError, match="no rail VDD_IN: name one of POM_5V_CPU, POM_5V_GPU, POM_5V_IN with"):
             opened([NANO.format(920)], rail="VDD_IN")
+        with pytest.raises(MeterError, match="no rail VDD_IN"):
+            opened([ROTATED], rail="VDD_IN")
 
     def test_rails_of_an_unknown_board(self, opened: Opened) -> None:
         with pytest.raises(MeterError, match=r"whether VDD_A, VDD_B are the whole board is not known: .*--power-rail"):
@@ -226,12 +228,44 @@ class TestTroubles:
         assert power is not None  # the last reading, with its age
         assert until(lambda: meter.state().restarts == 1)
 
+    def test_the_last_words_before_an_end_are_told_and_not_those_of_an_earlier_child(self, opened: Opened) -> None:
+        meter = opened(
+            [NANO.format(920), "bus error"], "--die-after", 2, later=("--die-after", 1, "--cut-last", "--exit-code", 9)
+        )
+        first = "tegrastats ended (exit code 0), it is started again; what it prints is not a line of tegrastats: "
+        second = "tegrastats ended (exit code 9), it is started again"
+        assert until(lambda: meter._logged == {f"{first}'bus error'", second})
+
+    def test_silence_after_a_new_start_is_not_told_as_the_end_before(self, opened: Opened) -> None:
+        meter = opened([NANO.format(920)], "--die-after", 2, later=("--stall-after", 3), trace=PowerTrace(0.5))
+        assert until(lambda: meter.state().restarts == 1 and "has printed no line" in meter.state().detail)
+
     def test_silence_is_stale_and_then_ended(self, opened: Opened) -> None:
         meter = opened([NANO.format(920)], "--stall-after", 3, trace=PowerTrace(0.1))
         assert until(lambda: meter.state().status == STALE)
         assert meter.state().detail == "tegrastats has printed no line for more than 0.1 s"
         assert until(lambda: meter.state().restarts >= 1)
         assert until(lambda: meter.state().status == OK)
+
+    def test_silence_is_counted_from_the_last_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        seconds = iter(range(10_000))
+        heard: Iterator[List[str]] = iter([[NANO.format(920)], []] * 20)
+
+        class Scripted:
+            def __init__(self, command: Sequence[str]) -> None:
+                pass
+
+            def lines(self, timeout_s: float) -> Optional[List[str]]:
+                return next(heard, None)
+
+            def end(self) -> int:
+                return 7
+
+        monkeypatch.setattr("wenet_runtime.meters.tegrastats_child.LineChild", Scripted)
+        meter = TegrastatsMeter(command="/bin/sh", trace=PowerTrace(1.0), clock=lambda: float(next(seconds)))
+        assert until(lambda: meter._trouble == (STALE, "tegrastats ended (exit code 7), it is started again"))
+        meter.close()
+        assert not [told for told in meter._logged if "no line" in told]
 
     def test_a_line_that_never_ends_is_silence(self, opened: Opened) -> None:
         meter = opened([NANO.format(920)], "--die-after", 2, later=("--endless-line",), trace=PowerTrace(0.1))
@@ -258,7 +292,8 @@ class TestTroubles:
         assert until(lambda: meter.state().status == UNAVAILABLE)
         assert "labels are rotated" in meter.state().detail
         assert until(lambda: children() == [])  # nothing runs for readings that nobody may use
-        assert meter.state().status == UNAVAILABLE
+        assert until(lambda: not meter._thread.is_alive())
+        assert (meter.state().status, meter.state().restarts) == (UNAVAILABLE, 0)
         assert len(readings(meter)) <= 20
 
     def test_two_odd_lines_are_no_proof_of_rotated_labels(self, opened: Opened) -> None:
@@ -339,7 +374,7 @@ class TestServing:
                 assert known.headers["wenet-energy-source"] == "rail:POM_5V_IN"
         finally:
             stop.set()
-            asking.join(PATIENCE_S)
-            service.runtime.close(timeout_s=PATIENCE_S)
+            asking.join(60.0)
+            service.runtime.close(timeout_s=60.0)
         assert set(statuses) == {200}
         assert meter.state().restarts == 10
