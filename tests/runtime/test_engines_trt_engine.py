@@ -237,6 +237,18 @@ class TestFailures:
                 engine.infer({"input": given})
         assert np.array_equal(engine.infer({"input": given})["logits"], wanted)
 
+    def test_nothing_of_a_failed_run_is_under_way_when_the_next_one_writes(
+        self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with rigged(monkeypatch, bundle, NEW, board=DISCRETE) as rig:
+            engine = rig.engine()
+            with replaced(rig.double.tensorrt.IExecutionContext, execute_async_v3=self.failing("says no", [])):
+                with pytest.raises(EngineError, match="TensorRT failed"):
+                    engine.infer({"input": images(2, seed=1)})
+            assert rig.double.gpu is not None
+            assert rig.double.gpu.pending() == []
+            assert near(engine.infer({"input": images(2, seed=2)})["logits"], rig.answers(images(2, seed=2)))
+
     @pytest.mark.parametrize(
         ("version", "name"), [(OLD, "set_binding_shape"), (NEW, "set_input_shape"), (NEW, "set_tensor_address")]
     )
