@@ -9,9 +9,8 @@ from typing import Mapping, Optional
 from wenet_runtime.conditions import read_text
 from wenet_runtime.device_state import read_state
 
-MODEL_VARIABLE = (
-    "WENET_BOARD_MODEL"  # a container sees no /proc/device-tree, and no file of /proc can be mounted into it
-)
+# A container sees no /proc/device-tree, and no file of /proc can be mounted into it.
+MODEL_VARIABLE = "WENET_BOARD_MODEL"
 
 # L4T release, or the beginning of one → JetPack.
 JETPACKS = {
