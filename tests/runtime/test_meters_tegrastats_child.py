@@ -24,6 +24,7 @@ LIGHT = "RAM 900/3964MB (lfb 366x4MB) CPU [1%@102] POM_5V_GPU 900/900 POM_5V_IN 
 ROTATED = "RAM 900/3964MB (lfb 366x4MB) CPU [99%@102] POM_5V_GPU 8949/8742 POM_5V_IN 3227/3086 POM_5V_CPU 3148/3134"
 PATIENCE_S = 3600.0  # for the first reading: a meter that does not find out by itself is ended by pytest's limit
 OLD_S = 3600.0  # so that no pause of a crowded machine is taken for silence
+CHILD = "wenet_runtime.meters.tegrastats_child.LineChild"
 
 Opened = Callable[..., TegrastatsMeter]
 
@@ -57,6 +58,24 @@ def opened(tmp_path: Path, nothing_is_left: None) -> Iterator[Opened]:
     yield opens
     for meter in meters:
         meter.close()
+
+
+def scripted(heard: Sequence[List[str]]) -> Any:
+    """A child of whom is heard just this, and that then ends, also in all later lives."""
+    rest = iter(heard)
+
+    class Scripted:
+        def __init__(self, command: Sequence[str]) -> None:
+            del command
+
+        def lines(self, timeout_s: float) -> Optional[List[str]]:
+            del timeout_s
+            return next(rest, None)
+
+        def end(self) -> int:
+            return 7
+
+    return Scripted
 
 
 def readings(meter: TegrastatsMeter) -> List[Tuple[float, float]]:
@@ -249,19 +268,7 @@ class TestTroubles:
 
     def test_silence_is_counted_from_the_last_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         seconds = iter(range(10_000))
-        heard: Iterator[List[str]] = iter([[NANO.format(920)], []] * 20)
-
-        class Scripted:
-            def __init__(self, command: Sequence[str]) -> None:
-                pass
-
-            def lines(self, timeout_s: float) -> Optional[List[str]]:
-                return next(heard, None)
-
-            def end(self) -> int:
-                return 7
-
-        monkeypatch.setattr("wenet_runtime.meters.tegrastats_child.LineChild", Scripted)
+        monkeypatch.setattr(CHILD, scripted([[NANO.format(920)], []] * 20))
         meter = TegrastatsMeter(command="/bin/sh", trace=PowerTrace(1.0), clock=lambda: float(next(seconds)))
         assert until(lambda: meter._trouble == (STALE, "tegrastats ended (exit code 7), it is started again"))
         meter.close()
@@ -295,6 +302,12 @@ class TestTroubles:
         assert until(lambda: not meter._thread.is_alive())
         assert (meter.state().status, meter.state().restarts) == (UNAVAILABLE, 0)
         assert len(readings(meter)) <= 20
+
+    def test_nor_is_a_lighter_load_that_is_told_in_the_same_breath(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(CHILD, scripted([[LIGHT], [ROTATED] * 3 + [LIGHT]]))
+        meter = TegrastatsMeter(command="/bin/sh", first_reading_s=PATIENCE_S)
+        assert until(lambda: not meter._thread.is_alive())
+        assert "labels are rotated" in meter.state().detail
 
     def test_two_odd_lines_are_no_proof_of_rotated_labels(self, opened: Opened) -> None:
         meter = opened([LIGHT] * 2 + [ROTATED] * 2)
