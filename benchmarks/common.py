@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What every benchmark takes."""
+    """What every benchmark takes, and in `own` what only this one does, by name."""
 
     quick: bool
     out: Path | None
     bundle: Path
     seed: int
+    own: Mapping[str, Any] = field(default_factory=dict)
 
 
 def reported(value: float, unit: str, how: str) -> Figure:
@@ -71,7 +72,14 @@ def at_least(value: float, limit: float, unit: str, how: str) -> Figure:
 Measured = tuple[Mapping[str, Figure], Mapping[str, Any]]
 
 
-def run(name: str, question: str, measure: Callable[[Arguments], Measured], *, needs_bundle: bool = True) -> None:
+def run(
+    name: str,
+    question: str,
+    measure: Callable[[Arguments], Measured],
+    *,
+    needs_bundle: bool = True,
+    flags: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+) -> None:
     """Parse the arguments, measure, print the JSON object.
 
     Args:
@@ -79,13 +87,16 @@ def run(name: str, question: str, measure: Callable[[Arguments], Measured], *, n
         question: what it answers, in a line.
         measure: returns figures by name and raw samples by name.
         needs_bundle: whether `--bundle` must be there.
+        flags: adds those of its own.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=question)
     parser.add_argument("--quick", action="store_true", help="few samples: shows that it works, not how fast it is")
     parser.add_argument("--out", type=Path, help="also write the JSON object to this file")
     parser.add_argument("--bundle", type=Path, default=ROOT / "out/demo/bundle", help="bundle to measure")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = Arguments(**vars(parser.parse_args()))
+    flags(parser)
+    given = vars(parser.parse_args())
+    arguments = Arguments(**{one: given.pop(one) for one in ("quick", "out", "bundle", "seed")}, own=given)
     if needs_bundle and not arguments.bundle.is_dir():
         parser.error(f"no bundle at {arguments.bundle}: run `make demo` first, or give --bundle")
     figures, samples = measure(arguments)
@@ -137,7 +148,10 @@ def commit() -> str:
     """The commit measured, marked when the tree differs from it."""
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+        try:
+            return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+        except FileNotFoundError:  # a bare machine with a GPU may have none
+            return ""
 
     dirty = "-dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
     return (git("rev-parse", "--short=12", "HEAD") or "unknown") + dirty

@@ -69,6 +69,7 @@ def test_every_benchmark_is_tested_here() -> None:
         "__init__", "common", "report", "bare_handler", "networks", "floors", "variants", "bundles", "resident",
         "arms", "trained", "curves", "plain_ways", "synthetic_spaces", "energy_world",
         "open_loop", "sender", "stress", "load_bench", "load_report", "load_picture", "escalation_streams",
+        "gpu_modes", "gpu_energy", "gpu_graphs", "gpu_summary",  # need a GPU: see `test_gpu_modes`
     }  # fmt: skip
     assert {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - helpers == set(NAMES)
     assert importlib.util.find_spec("benchmarks.common") is not None
