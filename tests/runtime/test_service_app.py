@@ -407,7 +407,7 @@ def test_modes_says_what_each_costs_most_accurate_first(held_client: Client, bun
     last = found["modes"][-1]
     assert set(last) == {
         "id", "groups", "precision", "macs", "params", "accuracy", "latency_ms", "predicted_ms", "energy_mj",
-        "energy_source", "resident", "memory_mb", "load_ms", "served", "active_share",
+        "energy_source", "resident", "memory_mb", "load_ms", "served", "active_share", "out_of_service",
     }  # fmt: skip
     assert last["latency_ms"] == {"p50": 1.0, "p95": 1.05, "p99": 1.1}
     assert (last["energy_mj"], last["energy_source"], last["resident"]) == (None, "none", True)
