@@ -331,6 +331,8 @@ def test_without_any_mode_that_loads_there_is_no_daemon(
     broken.update(dict.fromkeys(("m0", "m1", "m2"), "broken"))
     with pytest.raises(EngineError, match="broken"):
         open_daemon(given)
+    with pytest.raises(EngineError, match="broken"):
+        profiled(given)
     assert open_cache(given).read_profile() == before
 
 

@@ -98,8 +98,12 @@ def test_a_machine_without_gpu_or_jetson_misses_nothing(tmp_path: Path) -> None:
     assert {found[name].status for name in ("CUDA", "TensorRT", "L4T", "rails", "meter")} == {SKIPPED}
 
 
-def test_a_machine_with_a_desktop_gpu_misses_its_libraries(tmp_path: Path) -> None:
-    write(tmp_path / "root/proc/driver/nvidia/version", "NVRM version: 1")
+@pytest.mark.parametrize("kind", ["desktop", "nano"])
+def test_a_machine_with_a_gpu_misses_its_libraries(kind: str, tmp_path: Path) -> None:
+    if kind == "desktop":
+        write(tmp_path / "root/proc/driver/nvidia/version", "NVRM version: 1")
+    else:
+        board_roots.nano(tmp_path / "root")
     found = examined(settings(tmp_path), tmp_path / "root", Asked(gpu=False))
     assert (found["CUDA"].status, found["TensorRT"].status) == (WARN, WARN)
 

@@ -97,7 +97,7 @@ class Lines:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Say it, if it is time."""
-        begins = self._pace.tell(what, done, total) and done == 0
+        begins = self._pace.tell(what, done, total)
         if begins or done == total or self._clock() - self._told_s >= TOLD_EVERY_S:
             self._told_s = self._clock()
             say(", ".join(filter(None, (f"{what} {done}/{total}", left(self._pace.left_s)))))
