@@ -82,7 +82,7 @@ class TestOpening:
     def test_without_tensorrt_it_says_where_that_comes_from(
         self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        double = install(monkeypatch, OLD)
+        double = install(monkeypatch, OLD, cuda="cuda-python")  # whose stream nobody else gives back
         monkeypatch.setitem(sys.modules, "tensorrt", None)
         with pytest.raises(EngineError, match=r"TensorRT's Python module is missing .*comes with JetPack"):
             TrtBackend(bundle)
@@ -92,7 +92,7 @@ class TestOpening:
     def test_a_version_that_it_does_not_run_on_is_refused(
         self, version: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        double = install(monkeypatch, OLD)
+        double = install(monkeypatch, OLD, cuda="cuda-python")  # whose stream nobody else gives back
         monkeypatch.setattr(double.tensorrt, "__version__", version)
         with pytest.raises(EngineError, match=rf"TensorRT {version} is installed.* 8\.2 to 10\.x"):
             TrtBackend(bundle)

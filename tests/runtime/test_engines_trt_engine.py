@@ -97,8 +97,10 @@ class TestSharedMemory:
         assert near(large.infer({"input": given})["logits"], either.answers(given, "m2"))
         assert bench.block.size > size
         assert bench.block.address != placed
+        placed = bench.block.address
         assert np.array_equal(small.infer({"input": given})["logits"], before)
         assert near(large.infer({"input": given})["logits"], either.answers(given, "m2"))
+        assert bench.block.address == placed
 
     def test_modes_take_no_device_memory_of_their_own(self, either: Rig) -> None:
         assert either.double.gpu is not None
