@@ -80,11 +80,15 @@ def test_too_few_bytes_of_device_memory_are_refused(monkeypatch: pytest.MonkeyPa
     rig.close()
 
 
-def test_before_10_a_second_context_has_no_profile_until_the_first_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    rig = Rig(install(monkeypatch, "8.2.1"))
+@pytest.mark.parametrize("version", ["8.2.1", "8.5.2"])
+def test_before_10_a_second_context_has_no_profile_until_the_first_is_gone(
+    monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    rig = Rig(install(monkeypatch, version))
     second = rig.new_context(own=True)
     assert second.active_optimization_profile == -1
     assert rig.set_shape(context=second) is False
+    assert ("belongs to profile 0" if version == "8.2.1" else "no optimization profile") in rig.logger.errors()
     assert rig.execute(context=second) is False
     assert "no optimization profile is set" in rig.logger.errors()
     with pytest.raises(RuntimeError, match="set optimization profile async"):

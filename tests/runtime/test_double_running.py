@@ -168,7 +168,13 @@ def test_each_profile_has_its_own_bindings_before_10(monkeypatch: pytest.MonkeyP
     assert names == ["x", "y", "x [profile 1]", "y [profile 1]"]
     assert [tuple(shape) for shape in engine.get_profile_shape(1, "x [profile 1]")] == [(4, *SHAPE)] * 3
     assert [engine.binding_is_input(name) for name in names] == [True, False, True, False]
-    del engine
+    context = engine.create_execution_context()
+    assert context.set_binding_shape(0, (1, *SHAPE))
+    assert context.set_binding_shape(2, (4, *SHAPE)) is False, "that is the other profile's"
+    assert "belongs to profile 1, and 0 is active" in logger.errors()
+    with pytest.raises(AttributeError):
+        context.active_optimization_profile = 1
+    del context, engine
     double.assert_all_freed()
 
 

@@ -51,10 +51,6 @@ class IExecutionContext(StrictObject):
     def active_optimization_profile(self) -> int:
         return self._profile
 
-    @active_optimization_profile.setter
-    def active_optimization_profile(self, value: int) -> None:
-        self._library.gpu.misuse("active_optimization_profile is set with set_optimization_profile_async")
-
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         self._stream(stream_handle, "set_optimization_profile_async")
         if not 0 <= profile_index < len(self._engine._plan.profiles) or not self._may_take(profile_index):
