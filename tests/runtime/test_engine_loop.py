@@ -70,8 +70,8 @@ def test_each_run_is_counted_from_its_own_beginning(
     backend.hold()
     first = send(runtime)
     backend.wait_until_running()
-    second = send(runtime)
     clock.ahead_s = LONG_S
+    second = send(runtime)
     assert runtime.stuck_s >= LONG_S  # what comes meanwhile makes the run no younger
     backend.entered.clear()
     held = backend._gate
