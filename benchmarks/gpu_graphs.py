@@ -92,6 +92,21 @@ class GraphedModule:
         self._images = torch.empty(0)
 
 
+def device() -> dict[str, Any]:
+    """The GPU as it is at this moment."""
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    found: dict[str, Any] = {"torch_cuda": torch.version.cuda, "cudnn": cudnn}
+    if torch.cuda.is_available():
+        found["name"] = torch.cuda.get_device_name(0)
+        found["capability"] = list(torch.cuda.get_device_capability(0))
+        for key, ask in (("sm_mhz", torch.cuda.clock_rate), ("celsius", torch.cuda.temperature)):
+            try:
+                found[key] = ask(0)
+            except (RuntimeError, ModuleNotFoundError, AttributeError) as error:
+                found[key] = f"unknown ({error})"
+    return found
+
+
 def _replace(net: nn.Module, by: Any) -> None:
     for name, child in net.named_children():
         other = by(child)

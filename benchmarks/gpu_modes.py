@@ -24,7 +24,7 @@ from torch import nn
 
 from benchmarks.common import Arguments, Figure, Measured, at_most, reported, run
 from benchmarks.gpu_energy import measure as measure_energy
-from benchmarks.gpu_graphs import GraphedModule, frozen
+from benchmarks.gpu_graphs import GraphedModule, device, frozen
 from benchmarks.gpu_summary import compared, energy_figures, sentences
 from benchmarks.networks import make_torch, uniform
 from wenet_runtime.engines.base import Backend, Engine, Tensors
@@ -237,21 +237,6 @@ def open_ort_cuda() -> Backend:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """What only this benchmark takes."""
     parser.add_argument("--network", action="append", choices=NETWORKS, help="only this network; may be repeated")
-
-
-def device() -> dict[str, Any]:
-    """The GPU as it is at this moment."""
-    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    found: dict[str, Any] = {"torch_cuda": torch.version.cuda, "cudnn": cudnn}
-    if torch.cuda.is_available():
-        found["name"] = torch.cuda.get_device_name(0)
-        found["capability"] = list(torch.cuda.get_device_capability(0))
-        for key, ask in (("sm_mhz", torch.cuda.clock_rate), ("celsius", torch.cuda.temperature)):
-            try:
-                found[key] = ask(0)
-            except (RuntimeError, ModuleNotFoundError, AttributeError) as error:
-                found[key] = f"unknown ({error})"
-    return found
 
 
 if __name__ == "__main__":

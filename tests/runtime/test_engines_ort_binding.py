@@ -139,6 +139,29 @@ class TestBuffers:
                 assert answers(engine, images(0)).shape == (0, 10)
         assert not engine._buffers
 
+    def test_a_run_waits_until_its_inputs_have_arrived_and_for_its_outputs(
+        self, engine: BoundEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls: List[str] = []
+
+        def watch(owner: Any, name: str) -> None:
+            real = getattr(owner, name)
+
+            def watched(*given: Any) -> Any:
+                calls.append(name)
+                return real(*given)
+
+            monkeypatch.setattr(owner, name, watched)
+
+        answers(engine, images(1))
+        watch(onnxruntime.OrtValue, "update_inplace")
+        watch(onnxruntime.OrtValue, "numpy")
+        watch(onnxruntime.InferenceSession, "run_with_iobinding")
+        for name in ("synchronize_inputs", "synchronize_outputs"):
+            watch(onnxruntime.IOBinding, name)
+        answers(engine, images(1))
+        assert calls == ["update_inplace", "synchronize_inputs", "run_with_iobinding", "synchronize_outputs", "numpy"]
+
 
 class TestRefusals:
     @pytest.mark.parametrize("warm", [False, True])
@@ -148,6 +171,7 @@ class TestRefusals:
             {"input": np.zeros((1, 1, 8, 8), np.float64)},
             {"input": np.zeros((1, 1, 9, 9), np.float64)},
             {"input": np.zeros((1, 2, 8, 8), np.float32)},
+            {"input": np.zeros((1, 1, 4, 16), np.float32)},
             {"input": np.zeros(64, np.float32)},
             {"other": images(1)},
             {"input": images(1), "other": images(1)},
@@ -207,9 +231,10 @@ class TestGate:
                 assert not alone
         with gate.alone() as alone:
             assert alone
-            with gate.alone() as second:
-                assert not second
-        with gate.alone() as alone:  # also after one that was not granted
+            for _ in range(2):  # also after one that was not granted
+                with gate.alone() as second:
+                    assert not second
+        with gate.alone() as alone:
             assert alone
 
     def test_others_wait_for_the_end_of_a_capture(self) -> None:
