@@ -26,6 +26,7 @@ from wenet_runtime.service.envelope import App
 from wenet_runtime.service.inference import Service
 from wenet_runtime.service.metrics import Metrics
 from wenet_runtime.service.options import Defaults
+from wenet_runtime.service.serving import Serving
 
 KB = 1000 / MB  # in the unit of a limit of memory
 PATIENCE_S = 10.0  # how long an event may take on a crowded machine before a test fails
@@ -217,7 +218,7 @@ def make_service(
     runtime = Runtime(pool, scheduler, meter or NoMeter(), loader=loader)
     backend.runs.clear()
     decisions = Decisions(DecisionLog(), runtime.controller)
-    return Service(bundle, runtime, Metrics(bundle, runtime), defaults or Defaults(), decisions)
+    return Service(Serving(bundle, runtime, decisions), Metrics(bundle, runtime), defaults or Defaults())
 
 
 class Client:

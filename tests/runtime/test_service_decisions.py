@@ -1,6 +1,7 @@
 """Every request's decision is written down, with what was predicted and what came of it."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, List
@@ -171,9 +172,8 @@ def test_a_log_file_holds_the_same(bundle: Bundle, tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
     with DecisionLog(path=path) as log:
         logged = Decisions(log, service.runtime.controller)
-        client = Client(
-            create_app(type(service)(service.bundle, service.runtime, service.metrics, service.defaults, logged))
-        )
+        service.active = replace(service.active, decisions=logged)
+        client = Client(create_app(service))
         assert ask(client, WeNet_Budget_Ms="5000", X_Request_Id="one").status_code == 200
     reading = read_log(path)
     assert [(one.request_id, one.mode_id) for one in reading] == [("one", "m1")]

@@ -24,6 +24,7 @@ from wenet_runtime.service.metrics import Metrics
 from wenet_runtime.service.opening import Progress, open_device, silent
 from wenet_runtime.service.options import Defaults
 from wenet_runtime.service.planner import Planner
+from wenet_runtime.service.serving import Serving
 from wenet_runtime.service.tokens import read_tokens
 from wenet_runtime.settings import Settings
 
@@ -94,7 +95,8 @@ def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
         watch = _watch(runtime, _clock_device(settings.engine))
         failed.callback(watch.close)
         metrics = Metrics(device.bundle, runtime, log=log, watch=watch)
-        service = Service(device.bundle, runtime, metrics, _defaults(settings), Decisions(log, controller))
+        serving = Serving(device.bundle, runtime, Decisions(log, controller))
+        service = Service(serving, metrics, _defaults(settings))
         app = create_app(
             service, hosts=allowed_hosts(settings), watch=watch, tokens=tokens, meter_name=device.meter_name
         )

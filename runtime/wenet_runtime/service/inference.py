@@ -22,6 +22,7 @@ from wenet_runtime.service.metrics import Metrics
 from wenet_runtime.service.options import Defaults, header_options, parameter_options, request_options
 from wenet_runtime.service.problems import Problem, problem_of, problem_response
 from wenet_runtime.service.replies import encode, response, result_headers, result_parameters, wanted_reply
+from wenet_runtime.service.serving import Serving
 
 # Most answers come sooner than this; only a request that waits longer is watched for its client leaving.
 WATCH_AFTER_S = 0.02
@@ -31,21 +32,42 @@ DECODE_HERE_BYTES = 64 << 10
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Service:
-    """What the routes work with."""
+    """What the routes work with.
 
-    bundle: Bundle
-    runtime: Runtime
+    Attributes:
+        active: what new requests are served from. A swap replaces it; who needs more than one thing of it, or needs
+            it across an `await`, reads it once.
+        metrics: counts what happens to requests.
+        defaults: what holds for requests that bring no options of their own.
+    """
+
+    active: Serving
     metrics: Metrics
     defaults: Defaults
-    decisions: Decisions
+
+    @property
+    def bundle(self) -> Bundle:
+        """The active one."""
+        return self.active.bundle
+
+    @property
+    def runtime(self) -> Runtime:
+        """The active one."""
+        return self.active.runtime
+
+    @property
+    def decisions(self) -> Decisions:
+        """The active ones."""
+        return self.active.decisions
 
 
 async def infer(service: Service, request: Request) -> Response:
     """One request: headers → options, body → tensors, runtime → result, result → body and headers."""
+    serving = service.active
     try:
-        return await _answer(service, request)
+        return await _answer(service, serving, request)
     except ClientGone:
         service.metrics.cancelled()
         return Response(status_code=499)  # nobody reads it
@@ -55,7 +77,7 @@ async def infer(service: Service, request: Request) -> Response:
         asked: Optional[Asked] = request.scope.get("wenet.asked")
         if asked is not None:
             why = error.why if isinstance(error, Refused) else Refused.why
-            service.decisions.failed(asked, problem, why, service.runtime.queue_depth, time.monotonic())
+            serving.decisions.failed(asked, problem, why, serving.runtime.queue_depth, time.monotonic())
         if problem.slug == "internal":  # the client is told its request's id, the log why
             _LOG.exception("request %s failed", request.scope["wenet.request_id"])
         return _problem_response(problem, request)
@@ -68,9 +90,9 @@ def _problem_response(problem: Problem, request: Request) -> Response:
     return problem_response(problem, request)
 
 
-async def _answer(service: Service, request: Request) -> Response:
+async def _answer(service: Service, serving: Serving, request: Request) -> Response:
     start_s: float = request.scope["wenet.start_s"]
-    manifest = service.bundle.manifest
+    manifest = serving.bundle.manifest
     headers = header_options(request)
     media = media_type(request)
     body = await read_body(request)
@@ -88,7 +110,7 @@ async def _answer(service: Service, request: Request) -> Response:
         request, manifest, outputs=decoded.outputs, raw=decoded.raw_reply, request_id=decoded.request_id
     )
     decoded_s = time.monotonic()
-    result = await _run(service, request, decoded.inputs, options, start_s)
+    result = await _run(serving.runtime, request, decoded.inputs, options, start_s)
 
     met = _met(result, options, deadline, time.monotonic())
     latency_ms = (time.monotonic() - start_s) * 1e3
@@ -98,7 +120,7 @@ async def _answer(service: Service, request: Request) -> Response:
     # The body is encoded: the headers and the verdict are those of now.
     now_s = time.monotonic()
     latency_ms = (now_s - start_s) * 1e3
-    service.runtime.observe_overhead((now_s - result.finished_s) * 1e3)
+    serving.runtime.observe_overhead((now_s - result.finished_s) * 1e3)
     met = _met(result, options, deadline, now_s)
     if _must_be_timely(options, deadline, now_s):  # an error to the client, and counted as what it was: it ran
         late = DeadlineExceeded(
@@ -112,7 +134,7 @@ async def _answer(service: Service, request: Request) -> Response:
         timing = _server_timing(start_s, received_s, decoded_s, result, encoding_s, now_s)
         reply = response(content, {**content_headers, **result_headers(parameters, timing)})
     # Last, so that nothing that is counted here can still fail and be counted again.
-    service.decisions.answered(asked, result, now_s)
+    serving.decisions.answered(asked, result, now_s)
     in_time = deadline.left_ms(now_s) >= 0
     service.metrics.answered(result, latency_ms=latency_ms, rows=rows, met=met, in_time=in_time)
     return reply
@@ -153,10 +175,10 @@ class ClientGone(Exception):
 
 
 async def _run(
-    service: Service, request: Request, inputs: Dict[str, Any], options: RequestOptions, start_s: float
+    runtime: Runtime, request: Request, inputs: Dict[str, Any], options: RequestOptions, start_s: float
 ) -> Result:
     """Submit and wait: to the result, the deadline, or the client's leaving."""
-    work = service.runtime.submit(inputs, options, start_s, request.client.host if request.client else "")
+    work = runtime.submit(inputs, options, start_s, request.client.host if request.client else "")
     answer = asyncio.wrap_future(work)
     limit_ms = options.protocol_ms if options.on_miss == "late" else options.effective_ms
     deadline = Deadline(start_s, limit_ms)
