@@ -3,7 +3,7 @@
 import math
 from typing import Any, Dict, Mapping, Optional, Tuple
 
-from fastapi import Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from wenet_runtime import errors
@@ -19,12 +19,17 @@ PROBLEMS: Mapping[str, Tuple[int, str]] = {
     "unknown-model": (404, "No such model"),
     "unknown-mode": (404, "No such mode"),
     "method-not-allowed": (405, "Method not allowed"),
+    "body-timeout": (408, "Request not received in time"),
+    "conflict": (409, "Not possible in this state"),
     "too-large": (413, "Request too large"),
     "unsupported-media": (415, "Unsupported media type"),
     "invalid-tensor": (422, "Tensor does not fit the model"),
     "conflicting-options": (422, "Options contradict each other"),
     "budget-impossible": (422, "Budget cannot be met on this device"),
     "energy-unavailable": (422, "Energy is unknown on this device"),
+    "bundle-invalid": (422, "Bundle cannot be served"),
+    "rate-limited": (429, "This client asks too often"),
+    "head-too-large": (431, "Request head too large"),
     "internal": (500, "Internal error"),
     "queue-full": (503, "Too many requests are waiting"),
     "deadline-infeasible": (503, "Budget cannot be met now"),
@@ -122,8 +127,13 @@ def _rounded(value: Optional[float]) -> Optional[float]:
 
 
 def problem_response(problem: Problem, request: Request) -> Response:
-    """Render a problem; every 503 says when to come back."""
-    request_id = request.scope.get("wenet.request_id", "-")
+    """Render a problem of a request."""
+    content, headers = problem_content(problem, request.scope.get("wenet.request_id", "-"))
+    return Response(content, problem.status, headers)
+
+
+def problem_content(problem: Problem, request_id: str) -> Tuple[bytes, Dict[str, str]]:
+    """A problem's body and headers, for whoever has no request yet; every 429 and 503 says when to come back."""
     members: Dict[str, Any] = {
         "type": f"urn:wenet:problem:{problem.slug}",
         "title": problem.title,
@@ -133,8 +143,8 @@ def problem_response(problem: Problem, request: Request) -> Response:
         "error": problem.detail,
         **problem.extra,
     }
-    headers = dict(problem.headers)
-    if problem.status == 503:
+    headers = {"Content-Type": PROBLEM_JSON, **problem.headers}
+    if problem.status in (429, 503):
         members.setdefault("retry_after_ms", 1000)
         headers["Retry-After"] = str(max(1, math.ceil(members["retry_after_ms"] / 1000)))
-    return Response(json_bytes(members), problem.status, headers, media_type=PROBLEM_JSON)
+    return json_bytes(members), headers
