@@ -1,7 +1,7 @@
 """An open-loop load: requests leave at times that were drawn beforehand, whatever the answers do.
 
 A latency counts from the scheduled time, so neither a slow server nor a slow generator hides any of it. The sending is
-done by a process of its own, `benchmarks.sender`.
+done by a process of its own, `benchmarks.sender`, with what `wenet-runtime bench` sends with.
 """
 
 import json
@@ -11,33 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
 from benchmarks.common import ROOT
+from wenet_runtime.client.load import NO_ANSWER, Answer, Run, arrivals
 
-NO_ANSWER = 0  # the status of a request whose connection broke, or that was not answered in time
-
-
-def arrivals(rate: float, duration_s: float, *, cv2: float = 1.0, seed: int = 0) -> list[float]:
-    """Seconds from the start, ascending, in [0, duration_s).
-
-    Args:
-        rate: mean arrivals per second.
-        duration_s: how long they go on.
-        cv2: squared coefficient of variation of the gaps: 1 is Poisson, more comes in bursts (gamma gaps).
-        seed: of the draw.
-    """
-    if not (rate > 0 and duration_s > 0 and cv2 > 0):
-        raise ValueError(f"rate {rate}, duration {duration_s} s and cv2 {cv2} must all be above 0")
-    draw = np.random.default_rng(seed)
-    times: list[float] = []
-    now_s = 0.0
-    while now_s < duration_s:
-        gaps = draw.gamma(1 / cv2, cv2 / rate, 256)
-        found = now_s + np.cumsum(gaps)
-        times += [float(one) for one in found[found < duration_s]]
-        now_s = float(found[-1])
-    return times
+__all__ = ["NO_ANSWER", "Answer", "Generator", "Load", "Run", "arrivals", "run_of"]
 
 
 @dataclass(frozen=True)
@@ -64,48 +41,6 @@ class Load:
     closed_s: float = 0.0
     core: int | None = None
     patience_s: float = 10.0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One request's fate. Milliseconds; what a refusal does not say is None.
-
-    Attributes:
-        at_s: when it was due, from the start.
-        late_ms: how long after that the generator began to send it.
-        latency_ms: from when it was due to the last byte of its reply, or to giving up.
-        status: of HTTP, or `NO_ANSWER`.
-        served_ms: the daemon's own latency (`WeNet-Latency-Ms`).
-        problem: the slug of a refusal.
-    """
-
-    at_s: float
-    late_ms: float
-    latency_ms: float
-    status: int
-    mode: str | None = None
-    reason: str | None = None
-    predicted_ms: float | None = None
-    served_ms: float | None = None
-    met: bool | None = None
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a generator saw.
-
-    Attributes:
-        start_s: monotonic, what `Answer.at_s` counts from.
-        answers: by the time they were due.
-        cpu_ms: the generator's own processor time per request.
-        opened: connections opened after the start, because all were in use or one was closed.
-    """
-
-    start_s: float
-    answers: tuple[Answer, ...]
-    cpu_ms: float
-    opened: int
 
 
 class Generator:

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.load_report import by_second, only_allowed, report
 from benchmarks.open_loop import NO_ANSWER, Answer, Generator, Load, arrivals
-from benchmarks.sender import Sender
+from benchmarks.sender import sender_of
 
 BODY = bytes(range(256)) * 1200  # more than a socket takes at once
 
@@ -84,7 +84,7 @@ def _good(number, delay_s=0.0):
 
 
 def _run(load, start_s=None):
-    return Sender(load).run(time.monotonic() if start_s is None else start_s)
+    return sender_of(load).run(time.monotonic() if start_s is None else start_s)
 
 
 @pytest.mark.parametrize("cv2", [1.0, 4.0])

@@ -8,8 +8,9 @@ from typing import Any, List
 import pytest
 from typer.testing import CliRunner
 
+from wenet_runtime.cli import reasons
 from wenet_runtime.cli.commands import app
-from wenet_runtime.cli.explain import _CHOSEN, _REFUSED, sentence
+from wenet_runtime.cli.explain import sentence
 from wenet_runtime.decision import PASSED_OVER, REASONS, Decision, line_of
 from wenet_runtime.service.problems import DECIDED
 
@@ -95,8 +96,8 @@ def test_a_refusal_for_the_sake_of_another_request_says_so() -> None:
 
 
 def test_every_code_has_its_words() -> None:
-    assert set(_CHOSEN) == set(REASONS)
-    assert set(_REFUSED) == set(DECIDED)
+    assert set(reasons.CHOSEN) == set(REASONS)
+    assert set(reasons.REFUSED) == set(DECIDED)
     for why in PASSED_OVER:
         assert why not in sentence(PLAIN._replace(passed_over=("m2", why, 1.0, 2.0)))
 

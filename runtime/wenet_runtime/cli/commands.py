@@ -7,11 +7,13 @@ from typing import Any, Dict, Optional
 import typer
 
 from wenet_runtime import __version__
+from wenet_runtime.cli.bench import bench
 from wenet_runtime.cli.build import build
 from wenet_runtime.cli.doctor import doctor
 from wenet_runtime.cli.ends import EXIT_USAGE, checked_settings, fail, guarded, say
 from wenet_runtime.cli.explain import explain
 from wenet_runtime.cli.flags import with_settings
+from wenet_runtime.cli.infer import infer
 from wenet_runtime.cli.profile import listed, profile
 
 app = typer.Typer(add_completion=True, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -96,7 +98,10 @@ def verify(flags: Dict[str, Any], config: Optional[Path]) -> None:
 app.callback(invoke_without_command=True)(with_settings(bare))
 for _command in (serve, build, profile, modes, verify, doctor):
     app.command(_command.__name__)(with_settings(_command))
-app.command("explain")(explain)  # it reads a log and no settings
+# These ask a server, or read files, and take no settings.
+app.command("infer")(infer)
+app.command("bench")(bench)
+app.command("explain")(explain)
 
 
 def main() -> None:

@@ -10,31 +10,13 @@ from typing import TYPE_CHECKING, Any, Deque, Dict, Iterable, Optional
 import typer
 
 from wenet_runtime.cli.ends import EXIT_FAILURE, fail, guarded, say
+from wenet_runtime.cli.reasons import CHOSEN, REFUSED
 from wenet_runtime.errors import SettingsError
 
 if TYPE_CHECKING:  # the help needs none of these
     from wenet_runtime.decision import Decision, Passed
     from wenet_runtime.decision_file import Reading
 
-_CHOSEN = {
-    "fits": "the most accurate allowed mode that fits",
-    "degraded": "nothing fitted, and it is the fastest allowed mode",
-    "pinned": "the request allowed this mode only",
-    "energy": "a better mode would have taken too much energy",
-    "thermal": "the device is throttled",
-    "only-mode": "no other mode was allowed",
-    "cascade": "the cascade's rule decided whether a better mode was needed",
-    "guard": "the guard against escalations fell back to the static choice",
-}
-_REFUSED = {
-    "deadline-infeasible": "no allowed mode would have surely finished in time",
-    "budget-impossible": "no allowed mode meets what was asked, even on an idle device",
-    "energy-unavailable": "no allowed mode's energy is known",
-    "queue-full": "too many requests waited",
-    "not-ready": "no allowed mode was resident",
-    "draining": "the server was shutting down",
-    "deadline-exceeded": "its budget ended",
-}
 _NO_ROOM = "a request accepted before would have missed its deadline"
 
 
@@ -164,10 +146,10 @@ def _asked(one: "Decision") -> str:
 def _got(one: "Decision") -> str:
     if one.mode_id is None:
         crowded = one.passed_over is not None and one.passed_over[1] == "no-room"
-        why = _NO_ROOM if crowded else _REFUSED.get(one.reason, one.reason)
+        why = _NO_ROOM if crowded else REFUSED.get(one.reason, one.reason)
         return f"expired unanswered: {why}" if one.outcome == "expired" else f"{one.outcome}: {why}"
     how = {"late": "finished late"}.get(one.outcome, one.outcome)
-    why = _CHOSEN.get(one.reason, one.reason)
+    why = CHOSEN.get(one.reason, one.reason)
     if one.first is not None:
         why = "it was sure enough" if one.first == one.mode_id else f"{one.first} was tried first and not sure enough"
     batch = f" in a batch of {one.batch_rows} rows" if (one.batch_rows or 0) > one.rows else ""
