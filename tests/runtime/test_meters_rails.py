@@ -1,17 +1,15 @@
 """Which rails are the whole board, on every kind of board that lines were recorded on."""
 
-import os
 import re
-from pathlib import Path
 from typing import Dict, Iterator, Optional, Tuple
 
 import pytest
 
+from tests.recorded import RECORDED
 from wenet_runtime.meters.rails import Total, rotated, total_rails, whole_board
 
 # A rail as tegrastats prints it. The parser proper is tested elsewhere: this one only finds rails.
 RAIL = re.compile(r"(?<!\S)([A-Za-z]\w*)\s+(\d+)(?:mW)?/\d+(?:mW)?(?:/\d+(?:mW)?)?(?=\s|$)")
-RECORDED = Path(os.environ.get("WENET_RECORDED_DATA", str(Path(__file__).resolve().parents[3] / "shared")))
 
 XAVIER = {"GPU": 100, "CPU": 200, "SOC": 300, "CV": 1, "VDDRQ": 2, "SYS5V": 3}
 ORIN = {"VDD_GPU_SOC": 2000, "VDD_CPU_CV": 800, "VIN_SYS_5V0": 3000}

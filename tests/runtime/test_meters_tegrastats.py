@@ -2,17 +2,16 @@
 
 import os
 import re
-from pathlib import Path
 from typing import Dict, List, Tuple
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.recorded import RECORDED
 from tests.runtime.tegrastats_lines import BOARDS, Board, composed
 from wenet_runtime.meters.tegrastats import CpuCore, Ram, Reading, parse_line
 
-RECORDED = Path(os.environ.get("WENET_RECORDED_DATA", str(Path(__file__).resolve().parents[3] / "shared")))
 EXAMPLES = int(os.environ.get("WENET_FUZZ_EXAMPLES", "200"))
 
 # The grammar as it is written down: one expression after the other, each match removed before the next.

@@ -1,12 +1,11 @@
 """The recorded lists of names, one JSON file a version, which stay outside of the repository."""
 
 import json
-import os
 from pathlib import Path
 from typing import Dict, List, Mapping, Tuple
 
-# Read when the tests are collected: later a fixture takes the project's variables away.
-RECORDED = Path(os.environ.get("WENET_RECORDED_DATA") or Path(__file__).resolve().parents[4] / "shared")
+from tests.recorded import RECORDED
+
 VERSIONS = ("8.2.1", "8.5.2", "8.6.1", "10.3.0", "10.13.3.9")
 # In every version, though the older lists, made from binding sources, leave them out.
 MODULE_NAMES = frozenset((
