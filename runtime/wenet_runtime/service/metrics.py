@@ -1,6 +1,7 @@
 """Prometheus metrics of one server; names and units are part of HTTP API v1."""
 
 import math
+from collections import Counter as Counts
 from typing import Optional
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -25,7 +26,7 @@ class Metrics:
 
     Args:
         bundle: named in `wenet_bundle_info`.
-        runtime: read for the gauges when metrics are asked for.
+        runtime: read for the gauges when metrics are asked for. Both until `follow` is told of others.
         log: likewise, for what it dropped; None shows nothing of it.
         watch: likewise, for temperatures and throttling; None shows none.
     """
@@ -40,7 +41,6 @@ class Metrics:
     ) -> None:
         self._registry = CollectorRegistry()
         registry = self._registry
-        self._runtime = runtime
         self._requests = Counter("wenet_requests", "Requests by outcome", ["outcome"], registry=registry)
         self._duration = Histogram(
             "wenet_request_duration_seconds", "End to end", ["mode"], buckets=_SECONDS, registry=registry
@@ -65,15 +65,28 @@ class Metrics:
         )
         self._load = Gauge("wenet_mode_load_seconds", "Until a loaded mode could answer", ["mode"], registry=registry)
         depth = Gauge("wenet_queue_depth", "Requests waiting", registry=registry)
-        depth.set_function(lambda: runtime.queue_depth)
+        depth.set_function(lambda: self._runtime.queue_depth)
         inflight = Gauge("wenet_inflight_requests", "Requests accepted and not answered", registry=registry)
-        inflight.set_function(lambda: runtime.pending)
-        registry.register(Readings(runtime, log, watch))
+        inflight.set_function(lambda: self._runtime.pending)
+        registry.register(Readings(lambda: self._runtime, log, watch))
         build = Gauge("wenet_build_info", "1, labelled", ["version"], registry=registry)
         build.labels(__version__).set(1)
-        info = Gauge("wenet_bundle_info", "1, labelled", ["sha256"], registry=registry)
-        info.labels(bundle.sha256).set(1)
-        self.served = {mode.id: 0 for mode in bundle.modes}
+        self._swaps = Counter("wenet_bundle_swaps", "Changes of bundle, done or not", ["outcome"], registry=registry)
+        self._info = Gauge("wenet_bundle_info", "1, labelled", ["sha256"], registry=registry)
+        self.follow(bundle, runtime)
+
+    def follow(self, bundle: Bundle, runtime: Runtime) -> None:
+        """From now on this is what is served: gauges are its own, counters go on."""
+        self._runtime = runtime
+        # An answer of the bundle before, which may still come, is counted under its mode's id.
+        self.served: Counts[str] = Counts({mode.id: 0 for mode in bundle.modes})
+        for gauge in (self._info, self._active, self._resident, self._memory, self._load):
+            gauge.clear()
+        self._info.labels(bundle.sha256).set(1)
+
+    def swapped(self, outcome: str) -> None:
+        """Count one change of bundle: `done`, `failed` or `rolled_back`."""
+        self._swaps.labels(outcome).inc()
 
     def answered(self, result: Result, *, latency_ms: float, rows: int, met: "bool | None", in_time: bool) -> None:
         """Count one executed request.
@@ -114,7 +127,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        for mode_id in self.served:
+        for mode_id in self._runtime.pool.modes:
             self._active.labels(mode_id).set(1 if mode_id == self._runtime.active else 0)
         for mode_id, cost in self._runtime.pool.costs.items():
             self._resident.labels(mode_id).set(1 if cost.resident else 0)

@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import threading
-from typing import Callable, List, Mapping, Optional
+from typing import Callable, List, Mapping, Optional, Protocol
 
 from wenet_runtime.decision_log import DecisionLog
 from wenet_runtime.runtime import Runtime
@@ -26,6 +26,16 @@ SHOWN_ANSWERS = 100
 _LOG = logging.getLogger(__name__)
 
 
+class Working(Protocol):
+    """What runs modes: a runtime, or whichever is served now; see `Runtime` for both members."""
+
+    @property
+    def alive(self) -> bool: ...
+
+    @property
+    def stuck_s(self) -> float: ...
+
+
 class Liveness:
     """Whether work goes on: looked at again and again, it says what has stood still since the last look.
 
@@ -35,7 +45,7 @@ class Liveness:
         stuck_s: how long that thread may be at one run, or leave requests waiting.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, runtime: Runtime, *, stuck_s: float = STUCK_S) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, runtime: Working, *, stuck_s: float = STUCK_S) -> None:
         self._loop = loop
         self._runtime = runtime
         self._stuck_s = stuck_s

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from typing import Iterable, Optional, Set
+from typing import Callable, Iterable, Optional, Set
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -21,12 +21,14 @@ class Readings:
     """A collector for Prometheus' registry: the meter, the budgets, the guard, the device and the decision log.
 
     Args:
-        runtime: whose meter, power budget and guard.
+        runtime: tells whose meter, power budget and guard: that of the bundle that is served now.
         log: whose drops are counted; None shows none.
         watch: whose temperatures are shown; None shows none.
     """
 
-    def __init__(self, runtime: Runtime, log: Optional[DecisionLog], watch: Optional[DeviceWatch]) -> None:
+    def __init__(
+        self, runtime: Callable[[], Runtime], log: Optional[DecisionLog], watch: Optional[DeviceWatch]
+    ) -> None:
         self._runtime = runtime
         self._log = log
         self._watch = watch
@@ -37,7 +39,7 @@ class Readings:
         yield from self._meter()
         yield from self._budget()
         yield from self._device()
-        guard = self._runtime.guard
+        guard = self._runtime().guard
         alarms = CounterMetricFamily("wenet_guard_alarms", "Alarms of the cascade's guard")
         if guard is not None:
             alarms.add_metric([], guard.alarms)
@@ -53,7 +55,7 @@ class Readings:
         up = GaugeMetricFamily("wenet_meter_up", "1 while the meter gives fresh readings", labels=["source"])
         restarts = CounterMetricFamily("wenet_meter_restarts", "How often what the meter reads from was started again")
         step = GaugeMetricFamily("wenet_power_resolution_watts", "Smallest step between power readings seen so far")
-        meter = self._runtime.meter
+        meter = self._runtime().meter
         power = self._power()
         if power is not None:
             watts.add_metric([power.rail], power.watts)
@@ -69,7 +71,7 @@ class Readings:
     def _power(self) -> Optional[Power]:
         """The meter's reading; None if it gives none that can be one."""
         try:
-            return meter_power(self._runtime.meter)
+            return meter_power(self._runtime().meter)
         except Exception as error:  # noqa: BLE001 - a meter may come from elsewhere, and costs no more than its gauge
             kind = f"{type(error).__name__}: {error}"
             if kind not in self._failures and len(self._failures) < MAX_FAILURES:
@@ -80,7 +82,7 @@ class Readings:
     def _budget(self) -> Iterable[Metric]:
         planned = GaugeMetricFamily("wenet_power_budget_watts", "Average that may be taken from now on")
         spent = GaugeMetricFamily("wenet_power_spent_watts", "Average of the last window, as charged")
-        power = self._runtime.power
+        power = self._runtime().power
         if power is not None:
             planned.add_metric([], power.power_w)
             if power.spent_w is not None:
