@@ -98,6 +98,11 @@ class Pool:
         """Ids of all modes that may be loaded, most accurate first."""
         return list(self._modes)
 
+    @property
+    def engine_name(self) -> str:
+        """Which of the engines runs the modes."""
+        return self._backend.name
+
     def computed(self, mode_id: str) -> str:
         """In which of `PRECISIONS` a mode is computed here, which may not be its own."""
         return numerics_of(self._backend, self._modes[mode_id]).computed

@@ -376,7 +376,7 @@ def test_a_server_without_a_loaded_mode_is_not_ready(held_client: Client) -> Non
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nowhere", "/infer/x", "/docs", "/redoc", "/v2/repository/index", "/administrator"]
+    "path", ["/", "/nowhere", "/infer/x", "/docs/x", "/ui/nothing.js", "/redoc", "/v2/repository/index", "/administrator"]
 )
 def test_another_path_is_not_found(client: Client, path: str) -> None:
     check_problem(client.get(path), "not-found", 404)

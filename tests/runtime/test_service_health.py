@@ -65,6 +65,8 @@ def test_it_says_what_serves_and_how_the_meter_is(bundle: Bundle, backend: Setta
             "interval_s": None,
             "stale_after_s": None,
             "resolution_mw": None,
+            "rail": "sim",
+            "watts": 5.0,
             "age_s": 0.0,
             "idle_w": 2.0,
         },
@@ -101,7 +103,8 @@ def test_readings_are_told_with_their_age_and_resolution(bundle: Bundle, backend
     found = asked(bundle, backend, OwnMeter(state, Power(3.0, "OWN", 2.5), 1.25))
     assert found == {
         "name": "own", "source": "rail:own", "status": "stale", "detail": "the child ended", "restarts": 7,
-        "interval_s": 0.1, "stale_after_s": 1.0, "resolution_mw": 42.0, "age_s": 2.5, "idle_w": 1.25,
+        "interval_s": 0.1, "stale_after_s": 1.0, "resolution_mw": 42.0, "rail": "OWN",
+        "watts": 3.0, "age_s": 2.5, "idle_w": 1.25,
     }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from wenet_runtime.service.health import health, is_ready
 from wenet_runtime.service.inference import Service
 from wenet_runtime.service.inference import infer as infer_within_budget
 from wenet_runtime.service.metrics import CONTENT_TYPE
+from wenet_runtime.service.pages import page_routes
 from wenet_runtime.service.problems import PROBLEMS, Problem, problem_of, problem_response
 from wenet_runtime.service.tokens import Tokens
 
@@ -43,7 +44,7 @@ def create_app(
         tokens: of which a request must bring one; None without a token file.
         meter_name: which of the meters measures.
     """
-    # The stock /docs page loads scripts from elsewhere, so there is none yet.
+    # The stock /docs page loads scripts from elsewhere: ours is one of the pages.
     app = FastAPI(title="wenet-runtime", version=__version__, docs_url=None, redoc_url=None)
 
     @app.post("/infer", summary="Answer within a budget", responses=_RESPONSES)
@@ -54,7 +55,8 @@ def create_app(
     async def modes(request: Request) -> Response:
         # The trends of all zones take some milliseconds on a small board: not on the event loop.
         device = await run_in_threadpool(_device, watch)
-        return _json_response(_modes(service, device))
+        recent = await run_in_threadpool(service.recent.members)
+        return _json_response({**_modes(service, device), "recent": recent})
 
     @app.get("/metrics", summary="Prometheus metrics")
     async def metrics(request: Request) -> Response:
@@ -75,6 +77,8 @@ def create_app(
         if not is_ready(service.runtime):
             raise Problem("not-ready", "no mode can answer: restart the server")
         return _json_response({"ready": True, "live": True})
+
+    app.router.routes.extend(page_routes())
 
     app.add_exception_handler(Exception, _on_error)
     app.add_exception_handler(WeNetError, _on_error)
@@ -125,6 +129,8 @@ def _modes(service: Service, device: Dict[str, Any]) -> Dict[str, Any]:
             "on_miss": defaults.on_miss,
         },
         "active": runtime.active,
+        "engine": runtime.pool.engine_name,
+        "queue_depth": runtime.queue_depth,
         "slowdown": round(runtime.controller.slowdown.factor, 4),
         "memory_mb": _rounded(runtime.pool.memory_mb),
         "power": None if runtime.power is None else asdict(runtime.power),

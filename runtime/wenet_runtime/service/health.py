@@ -65,6 +65,8 @@ def _meter(meter: Meter) -> Dict[str, Any]:
     return {
         "source": str(meter.source),
         **dataclasses.asdict(state),
+        "rail": None if power is None else str(power.rail),
+        "watts": None if power is None else _possible(power.watts),
         "age_s": None if power is None else _possible(power.age_s),
         "idle_w": _possible(meter.idle_w),
     }

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Dict, Optional
 
 from starlette.concurrency import run_in_threadpool
@@ -21,6 +21,7 @@ from wenet_runtime.service.decisions import Asked, Decisions
 from wenet_runtime.service.metrics import Metrics
 from wenet_runtime.service.options import Defaults, header_options, parameter_options, request_options
 from wenet_runtime.service.problems import Problem, problem_of, problem_response
+from wenet_runtime.service.recent import Recent
 from wenet_runtime.service.replies import encode, response, result_headers, result_parameters, wanted_reply
 from wenet_runtime.service.serving import Serving
 
@@ -41,11 +42,13 @@ class Service:
             it across an `await`, reads it once.
         metrics: counts what happens to requests.
         defaults: what holds for requests that bring no options of their own.
+        recent: what happened in the last minute.
     """
 
     active: Serving
     metrics: Metrics
     defaults: Defaults
+    recent: Recent = field(default_factory=Recent)
 
     @property
     def bundle(self) -> Bundle:
@@ -74,6 +77,7 @@ async def infer(service: Service, request: Request) -> Response:
     except Exception as error:  # noqa: BLE001 - every failure is counted and answered as a problem
         problem = problem_of(error)
         service.metrics.failed(problem.slug)
+        service.recent.failed(problem.slug)
         asked: Optional[Asked] = request.scope.get("wenet.asked")
         if asked is not None:
             why = error.why if isinstance(error, Refused) else Refused.why
@@ -137,6 +141,7 @@ async def _answer(service: Service, serving: Serving, request: Request) -> Respo
     serving.decisions.answered(asked, result, now_s)
     in_time = deadline.left_ms(now_s) >= 0
     service.metrics.answered(result, latency_ms=latency_ms, rows=rows, met=met, in_time=in_time)
+    service.recent.answered(result, latency_ms=latency_ms, met=met)
     return reply
 
 

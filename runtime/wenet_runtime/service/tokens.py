@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Tuple
 
 from wenet_runtime.errors import SettingsError
+from wenet_runtime.service.pages import PAGES
 from wenet_runtime.service.problems import Problem
 
 MAX_BYTES = 64 << 10
@@ -19,7 +20,7 @@ ALL = "all"
 INFER = "infer"  # everything but /admin
 # Open to everybody: probes, and pages that hold no data. Named one by one, as the router names them: a path spelt in
 # any other way is closed.
-OPEN = frozenset(("/v2/health/live", "/v2/health/ready", "/ui", "/docs", "/openapi.json"))
+OPEN = frozenset(("/v2/health/live", "/v2/health/ready", "/openapi.json", *PAGES))
 
 _TOKEN = re.compile(rb"[\x21-\x7e]{16,}")
 _BEARER = re.compile(rb"bearer +([\x21-\x7e]+)", re.IGNORECASE)
