@@ -1,15 +1,19 @@
 """Replies: the form that was asked for, the same numbers in each, labels best first."""
 
+import dataclasses
 import io
 import json
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 import numpy as np
 import pytest
+from starlette.requests import Request
 
 from tests.runtime.fakes import Client, check_problem, ones, v2_body
 from tests.supernets import images
-from wenet_runtime.service.replies import top_k
+from wenet_runtime.bundle import Bundle
+from wenet_runtime.service.replies import Wanted, encode, top_k, wanted_reply
+from wenet_runtime.service.v2request import decode_v2
 
 BINARY = "application/octet-stream"
 NPY = "application/x-npy"
@@ -94,9 +98,88 @@ def test_labels_that_are_missing_are_numbers_and_scores_that_are_none_null() -> 
     assert {one["score"] for one in found[1]} == {None}
 
 
-def test_non_finite_outputs_are_null(held_client: Client, backend: Any) -> None:
-    def run(mode_id: str, answer: Any, inputs: Any) -> Dict[str, Any]:
-        return {"logits": np.full((1, 10), np.nan, np.float32)}
+def reply(bundle: Bundle, values: Any, wanted: Wanted) -> Tuple[Any, Dict[str, str]]:
+    """What `encode` makes of an answer, its JSON parsed."""
+    content, headers = encode(
+        dataclasses.make_dataclass("Answer", ["outputs", "mode_id"])({"logits": values}, "m0"),  # type: ignore[arg-type]
+        wanted,
+        bundle.manifest,
+        {},
+    )
+    length = int(headers.get("Inference-Header-Content-Length", len(content)))
+    return json.loads(content[:length]), headers
 
-    backend.run = run
-    assert held_client.infer().json()["outputs"][0]["data"] == [None] * 10
+
+def test_non_finite_outputs_are_null_in_json_and_themselves_in_binary(bundle: Bundle) -> None:
+    values = np.array([[np.nan, np.inf, -np.inf, 1.5]], np.float32)
+    members, _ = reply(bundle, values, Wanted("application/json", ("logits",), frozenset(), 2, None))
+    assert members["outputs"][0]["data"] == [None, None, None, 1.5]
+    assert [one["score"] for one in members["top_k"][0]] == [None, None]
+    members, headers = reply(bundle, values, Wanted(BINARY, ("logits",), frozenset(("logits",)), 0, None))
+    assert headers["Content-Type"] == BINARY
+    assert members["outputs"][0]["parameters"] == {"binary_data_size": 16}
+
+
+@pytest.mark.parametrize(
+    ("asked", "accept", "binary"),
+    [
+        ({"parameters": {"binary_data_output": True}}, "", True),
+        ({"parameters": {"binary_data_output": True}}, "application/json", True),
+        ({"parameters": {"binary_data_output": True}}, NPY, True),
+        ({"parameters": {"binary_data_output": False}}, BINARY, False),
+        ({"parameters": {"binary_data_output": False}}, NPY, False),
+        ({"outputs": [{"name": "logits", "parameters": {"binary_data": True}}]}, "application/json", True),
+        ({"outputs": [{"name": "logits", "parameters": {"binary_data": False}}]}, BINARY, False),
+        ({"outputs": [{"name": "logits", "parameters": {"classification": 3}}]}, BINARY, True),
+        (
+            {
+                "parameters": {"binary_data_output": True},
+                "outputs": [{"name": "logits", "parameters": {"binary_data": False}}],
+            },
+            BINARY,
+            False,
+        ),
+    ],
+)
+def test_v2_s_parameters_decide_the_form_before_accept(
+    client: Client, asked: Dict[str, Any], accept: str, binary: bool
+) -> None:
+    response = client.infer(json=v2_body(ones(), **asked), headers={"Accept": accept})
+    assert response.status_code == 200
+    assert response.headers["content-type"] == (BINARY if binary else "application/json")
+    assert ("inference-header-content-length" in response.headers) == binary
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"parameters": {"binary_data_output": 1}},
+        {"parameters": {"binary_data_output": "true"}},
+        {"outputs": [{"name": "logits", "parameters": {"binary_data": "yes"}}]},
+        {"outputs": [{"name": "logits", "parameters": []}]},
+    ],
+)
+def test_a_form_that_is_neither_true_nor_false_is_malformed(client: Client, asked: Dict[str, Any]) -> None:
+    check_problem(client.infer(json=v2_body(ones(), **asked)), "malformed-request", 400)
+
+
+def test_a_reply_may_mix_json_and_bytes_in_the_order_of_its_outputs(bundle: Bundle) -> None:
+    logits = bundle.manifest.outputs[0]
+    names = ("first", "logits", "last")
+    specs = tuple(dataclasses.replace(logits, name=name) for name in names)
+    manifest = dataclasses.replace(bundle.manifest, outputs=specs)
+    outputs = [{"name": name} for name in names]
+    outputs[1]["parameters"] = {"binary_data": False}  # type: ignore[assignment]
+    body = v2_body(ones(), outputs=outputs, parameters={"binary_data_output": True})
+    wanted = wanted_reply(
+        Request({"type": "http", "headers": [], "query_string": b""}), manifest, decode_v2(body, manifest)
+    )
+    assert wanted.binary == {"first", "last"}
+    values = {name: np.full((1, 2), number, np.float32) for number, name in enumerate(names)}
+    answer = dataclasses.make_dataclass("Answer", ["outputs", "mode_id"])(values, "m0")
+    content, headers = encode(answer, wanted, manifest, {})  # type: ignore[arg-type]
+    length = int(headers["Inference-Header-Content-Length"])
+    found = json.loads(content[:length])["outputs"]
+    assert [one["name"] for one in found] == list(names)
+    assert [one.get("data") for one in found] == [None, [1.0, 1.0], None]
+    assert np.frombuffer(content[length:], "<f4").tolist() == [0.0, 0.0, 2.0, 2.0]

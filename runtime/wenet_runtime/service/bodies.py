@@ -1,4 +1,4 @@
-"""Request bodies → input tensors, in every format of HTTP API v1 section 4 that this version takes."""
+"""Request bodies → input tensors, in every format of HTTP API v1 section 4."""
 
 import base64
 import binascii
@@ -11,14 +11,20 @@ from numpy.typing import NDArray
 from starlette.requests import ClientDisconnect, Request
 
 from wenet_runtime.bundle import Manifest, TensorSpec
-from wenet_runtime.service.images import decode_image
+from wenet_runtime.service.images import decode_image, image_pixels
 from wenet_runtime.service.problems import Problem
-from wenet_runtime.service.v2json import Decoded, check_tensor, decode_common, decode_v2, parse_json
+from wenet_runtime.service.v2binary import MAX_HEADER_BYTES, binary_tensor
+from wenet_runtime.service.v2json import check_amount, elements, parse_json
+from wenet_runtime.service.v2request import Decoded, check_tensor, decode_common, decode_v2, decode_v2_binary
 
 MAX_BODY_BYTES = 16 << 20
 MAX_NPY_HEADER_BYTES = 10 << 10
+# Decoding these is quicker than handing them to another thread.
+QUICK_BYTES = 64 << 10
+QUICK_PIXELS = 512 * 512
 
 _LENGTH = re.compile(r"[0-9]{1,20}")
+_ZIP = b"PK\x03\x04"
 
 JSON = "application/json"
 OCTETS = "application/octet-stream"
@@ -29,6 +35,8 @@ IMAGES = ("image/jpeg", "image/png")
 async def read_body(request: Request) -> bytes:
     """The whole body, counted while it streams in. Raises `Problem` too-large without taking the rest."""
     declared = request.headers.get("content-length")
+    if declared is not None and "transfer-encoding" in request.headers:
+        raise Problem("malformed-request", "the body has both a Content-Length and a Transfer-Encoding: send one")
     if declared is not None and not _LENGTH.fullmatch(declared):
         raise Problem("malformed-request", "Content-Length is not a number of bytes")
     if declared is not None and int(declared) > MAX_BODY_BYTES:
@@ -67,7 +75,29 @@ def media_type(request: Request) -> str:
     return media
 
 
-def decode(media: str, body: bytes, header_length: Optional[str], manifest: Manifest) -> Decoded:
+def decodes_quickly(media: str, body: bytes, header_length: Optional[str]) -> bool:
+    """Whether a body may be decoded on the event loop. Raises `Problem` for an image that is none."""
+    if media in IMAGES:
+        return len(body) <= QUICK_BYTES and image_pixels(body) <= QUICK_PIXELS
+    if media == NPY:
+        return True  # numbers stay where they are, whatever their amount
+    if media == JSON:
+        text, marker = body, b"image_b64"
+    else:
+        text, marker = body[: _length(header_length)], b"BYTES"
+    # A small image may have many pixels, and its name may hide behind JSON's escapes.
+    return len(text) <= QUICK_BYTES and marker not in text and b"\\" not in text
+
+
+def _length(header: Optional[str]) -> int:
+    """How much of a body is JSON as far as that is needed; 0 if the header makes no sense."""
+    found = _LENGTH.fullmatch((header or "").strip())
+    return min(MAX_HEADER_BYTES, int(found.group())) if found else 0
+
+
+def decode(
+    media: str, body: bytes, header_length: Optional[str], manifest: Manifest, *, image_b64: bool = True
+) -> Decoded:
     """Decode a body.
 
     Args:
@@ -75,6 +105,7 @@ def decode(media: str, body: bytes, header_length: Optional[str], manifest: Mani
         body: all of it.
         header_length: the `Inference-Header-Content-Length` header.
         manifest: the model's inputs, preprocessing and largest batch.
+        image_b64: whether JSON may hold an image in base64.
 
     Raises:
         Problem: malformed-request, invalid-tensor, too-large or unsupported-media.
@@ -84,29 +115,34 @@ def decode(media: str, body: bytes, header_length: Optional[str], manifest: Mani
     if media == NPY:
         return Decoded(_npy(body, manifest))
     if media == OCTETS:
-        if header_length is None:
-            raise Problem(
-                "malformed-request",
-                "octet-stream needs 'Inference-Header-Content-Length': 0 for one raw tensor, else the JSON's bytes",
-            )
-        if not _LENGTH.fullmatch(header_length.strip()):
-            raise Problem("malformed-request", "'Inference-Header-Content-Length' is not a number of bytes")
-        if int(header_length) == 0:
-            return Decoded(_raw(body, manifest), raw_reply=True)
-        raise Problem(
-            "unsupported-media",
-            "V2 requests with binary tensors are not served by this version: send JSON, .npy or one raw tensor",
-        )
+        return _octets(body, header_length, manifest)
+    check_amount(body, manifest)
     members = parse_json(body)
-    if isinstance(members, dict) and "image_b64" in members:
+    if image_b64 and isinstance(members, dict) and "image_b64" in members:
         parameters, request_id = decode_common(members)
         return Decoded(_image_b64(members["image_b64"], manifest), parameters, request_id)
     return decode_v2(members, manifest)
 
 
+def _octets(body: bytes, header_length: Optional[str], manifest: Manifest) -> Decoded:
+    if header_length is None:
+        raise Problem(
+            "malformed-request",
+            "octet-stream needs 'Inference-Header-Content-Length': 0 for one raw tensor, else the JSON's bytes",
+        )
+    if _LENGTH.fullmatch(header_length.strip()) is None:
+        raise Problem("malformed-request", "'Inference-Header-Content-Length' is not a number of bytes")
+    length = int(header_length)
+    if length:
+        return decode_v2_binary(memoryview(body), length, manifest)
+    spec = _single_input(manifest)
+    shape = (1, *spec.shape[1:])
+    return Decoded({spec.name: binary_tensor(spec, spec.datatype, shape, memoryview(body))}, raw_reply=True)
+
+
 def _single_input(manifest: Manifest) -> TensorSpec:
     if len(manifest.inputs) != 1:
-        raise Problem("unsupported-media", "this model has several inputs: send them as JSON")
+        raise Problem("unsupported-media", "this model has several inputs: send them as V2 JSON or V2 binary")
     return manifest.inputs[0]
 
 
@@ -117,20 +153,10 @@ def _image(body: bytes, manifest: Manifest) -> Dict[str, NDArray[Any]]:
     return {spec.name: decode_image(body, manifest.preprocess)}
 
 
-def _raw(body: bytes, manifest: Manifest) -> Dict[str, NDArray[Any]]:
-    spec = _single_input(manifest)
-    shape = (1, *spec.shape[1:])
-    wanted = int(np.prod(shape)) * spec.dtype.itemsize
-    if len(body) != wanted:
-        raise Problem(
-            "malformed-request",
-            f"the body has {len(body)} bytes, one {spec.datatype} tensor of shape {list(shape)} has {wanted}",
-        )
-    return {spec.name: np.frombuffer(body, spec.dtype.newbyteorder("<")).reshape(shape)}
-
-
 def _npy(body: bytes, manifest: Manifest) -> Dict[str, NDArray[Any]]:
     spec = _single_input(manifest)
+    if body[:4] == _ZIP:
+        raise Problem("unsupported-media", "an .npz archive is not taken: send its one array as .npy")
     file = io.BytesIO(body)
     try:
         version = np.lib.format.read_magic(file)
@@ -144,14 +170,15 @@ def _npy(body: bytes, manifest: Manifest) -> Dict[str, NDArray[Any]]:
         raise
     except Exception as error:  # noqa: BLE001 - the header is a Python literal: its parser raises many kinds
         raise Problem("malformed-request", f"the body is no .npy file ({type(error).__name__})") from None
-    shape, fortran_order, dtype = header
+    given, fortran_order, dtype = header
+    shape = tuple(int(size) for size in given)  # True is a size, too, to NumPy's reader
     check_tensor(spec, shape, manifest)
     if dtype != spec.dtype or dtype.hasobject or fortran_order:
         raise Problem("invalid-tensor", f"the array is {dtype}, '{spec.name}' wants {spec.dtype} in C order")
-    data = body[file.tell() :]
-    if len(data) != int(np.prod(shape)) * dtype.itemsize:
+    data = memoryview(body)[file.tell() :]
+    if len(data) != elements(shape) * dtype.itemsize:
         raise Problem("malformed-request", f"the array's {len(data)} bytes do not fill its shape {list(shape)}")
-    return {spec.name: np.frombuffer(data, dtype).reshape(shape)}
+    return {spec.name: binary_tensor(spec, spec.datatype, shape, data)}
 
 
 def _image_b64(text: Any, manifest: Manifest) -> Dict[str, NDArray[Any]]:

@@ -1,9 +1,10 @@
 """Image bodies → input tensors: size checked by the header before anything is decoded."""
 
+import contextlib
 import io
 import struct
 import zlib
-from typing import Any
+from typing import Any, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,12 @@ from wenet_runtime.service.problems import Problem
 
 MAX_IMAGE_BYTES = 8 << 20
 MAX_PIXELS = 16_777_216
+MAX_BATCH_PIXELS = 4 * MAX_PIXELS  # of all images of one request: some seconds of decoding
 # What Pillow's JPEG and PNG readers raise on damaged files.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, TypeError, KeyError)
 
 
-def decode_image(data: bytes, preprocess: Preprocess) -> NDArray[Any]:
+def decode_image(data: "bytes | memoryview", preprocess: Preprocess) -> NDArray[Any]:
     """Decode one JPEG or PNG and prepare it as the bundle says.
 
     Args:
@@ -31,24 +33,52 @@ def decode_image(data: bytes, preprocess: Preprocess) -> NDArray[Any]:
     Raises:
         Problem: too-large or malformed-request.
     """
-    if len(data) > MAX_IMAGE_BYTES:
-        raise Problem("too-large", f"the image has {len(data)} bytes, at most {MAX_IMAGE_BYTES} are taken")
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            _check_pixels(image)
-            pixels = _prepared(image, preprocess)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise Problem("too-large", f"the image has more than {MAX_PIXELS} pixels") from None
-    except UnidentifiedImageError:
-        raise Problem("malformed-request", "the body is no JPEG or PNG image: send the file as it is") from None
-    except _DAMAGED as error:
-        raise Problem("malformed-request", f"the image is damaged or cut short ({type(error).__name__})") from None
+    with _opened(data) as image:
+        pixels = _prepared(image, preprocess)
     scaled = pixels.astype(np.float32) / np.float32(255)
     if scaled.ndim == 2:
         scaled = scaled[:, :, None]
     mean = np.asarray(preprocess.mean, np.float32)
     std = np.asarray(preprocess.std, np.float32)
     return np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1)[None])
+
+
+def decode_images(files: "Sequence[bytes | memoryview]", preprocess: Preprocess) -> NDArray[Any]:
+    """Decode several; all their sizes are looked at before any of them is decoded.
+
+    Returns:
+        (files, channels, height, width), float32.
+
+    Raises:
+        Problem: as `decode_image`, too-large also for more than `MAX_BATCH_PIXELS` together.
+    """
+    pixels = sum(image_pixels(data) for data in files)
+    if pixels > MAX_BATCH_PIXELS:
+        raise Problem("too-large", f"the images have {pixels} pixels together, at most {MAX_BATCH_PIXELS} are taken")
+    return np.concatenate([decode_image(data, preprocess) for data in files])
+
+
+def image_pixels(data: "bytes | memoryview") -> int:
+    """How many pixels a file has, of which only the head is read. Raises `Problem` as `decode_image`."""
+    with _opened(data) as image:
+        return int(image.width * image.height)
+
+
+@contextlib.contextmanager
+def _opened(data: "bytes | memoryview") -> Iterator[Image.Image]:
+    """The image, its size checked and nothing decoded yet; what is wrong with it is the client's error."""
+    if len(data) > MAX_IMAGE_BYTES:
+        raise Problem("too-large", f"the image has {len(data)} bytes, at most {MAX_IMAGE_BYTES} are taken")
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            _check_pixels(image)
+            yield image
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise Problem("too-large", f"the image has more than {MAX_PIXELS} pixels") from None
+    except UnidentifiedImageError:
+        raise Problem("malformed-request", "the body is no JPEG or PNG image: send the file as it is") from None
+    except _DAMAGED as error:
+        raise Problem("malformed-request", f"the image is damaged or cut short ({type(error).__name__})") from None
 
 
 def _check_pixels(image: Image.Image) -> None:

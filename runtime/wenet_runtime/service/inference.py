@@ -16,10 +16,17 @@ from wenet_runtime.bundle import Bundle
 from wenet_runtime.errors import DeadlineExceeded, Refused
 from wenet_runtime.result import Result
 from wenet_runtime.runtime import Runtime
-from wenet_runtime.service.bodies import OCTETS, decode, media_type, read_body
+from wenet_runtime.service.bodies import decode, decodes_quickly, media_type, read_body
 from wenet_runtime.service.decisions import Asked, Decisions
 from wenet_runtime.service.metrics import Metrics
-from wenet_runtime.service.options import Defaults, header_options, parameter_options, request_options
+from wenet_runtime.service.options import (
+    Defaults,
+    check_power,
+    header_options,
+    parameter_options,
+    path_mode,
+    request_options,
+)
 from wenet_runtime.service.problems import Problem, problem_of, problem_response
 from wenet_runtime.service.recent import Recent
 from wenet_runtime.service.replies import encode, response, result_headers, result_parameters, wanted_reply
@@ -27,8 +34,6 @@ from wenet_runtime.service.serving import Serving
 
 # Most answers come sooner than this; only a request that waits longer is watched for its client leaving.
 WATCH_AFTER_S = 0.02
-# Decoding a small body, or taking raw numbers as they are, is quicker than handing it to another thread.
-DECODE_HERE_BYTES = 64 << 10
 
 _LOG = logging.getLogger(__name__)
 
@@ -97,22 +102,24 @@ def _problem_response(problem: Problem, request: Request) -> Response:
 async def _answer(service: Service, serving: Serving, request: Request) -> Response:
     start_s: float = request.scope["wenet.start_s"]
     manifest = serving.bundle.manifest
-    headers = header_options(request)
+    defaults = service.defaults
+    pinned = path_mode(request.path_params, manifest)
+    headers = header_options(request, trust_proxy_headers=defaults.trust_proxy_headers)
     media = media_type(request)
     body = await read_body(request)
     received_s = time.monotonic()
     length = request.headers.get("inference-header-content-length")
-    if len(body) <= DECODE_HERE_BYTES or media == OCTETS:
-        decoded = decode(media, body, length, manifest)
+    image_b64 = not request.path_params  # V2 has no such member
+    if decodes_quickly(media, body, length):
+        decoded = decode(media, body, length, manifest, image_b64=image_b64)
     else:
-        decoded = await run_in_threadpool(decode, media, body, length, manifest)
-    options = request_options(headers, parameter_options(decoded.parameters), service.defaults)
+        decoded = await run_in_threadpool(decode, media, body, length, manifest, image_b64=image_b64)
+    options = request_options(headers, parameter_options(decoded.parameters), defaults, pinned)
+    check_power(options, defaults, serving.runtime.meter)
     rows = next(iter(decoded.inputs.values())).shape[0]
     deadline = Deadline(start_s, options.effective_ms)
     asked = request.scope["wenet.asked"] = Asked(request.scope["wenet.request_id"], rows, options, deadline)
-    wanted = wanted_reply(
-        request, manifest, outputs=decoded.outputs, raw=decoded.raw_reply, request_id=decoded.request_id
-    )
+    wanted = wanted_reply(request, manifest, decoded)
     decoded_s = time.monotonic()
     result = await _run(serving.runtime, request, decoded.inputs, options, start_s)
 

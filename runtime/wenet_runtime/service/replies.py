@@ -3,7 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,40 +15,59 @@ from wenet_runtime.result import Result
 from wenet_runtime.service.bodies import JSON, NPY, OCTETS
 from wenet_runtime.service.encoding import flat_list, json_bytes, npy_bytes, raw_bytes
 from wenet_runtime.service.problems import Problem
+from wenet_runtime.service.v2request import Decoded
 
 MAX_TOP_K = 100
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The form of the reply: media type, which outputs, how many best labels."""
+    """The form of the reply.
+
+    Attributes:
+        media: its media type.
+        outputs: names, in the order of the reply.
+        binary: those that are sent as bytes behind the JSON.
+        top_k: how many best labels; 0 for none.
+        request_id: to be echoed.
+    """
 
     media: str
     outputs: Tuple[str, ...]
+    binary: FrozenSet[str]
     top_k: int
     request_id: Optional[str]
 
 
-def wanted_reply(
-    request: Request, manifest: Manifest, *, outputs: Optional[Tuple[str, ...]], raw: bool, request_id: Optional[str]
-) -> Wanted:
-    """Read `Accept` and `top_k`. Raises `Problem` malformed-request."""
-    names = outputs or tuple(spec.name for spec in manifest.outputs)
-    accept = request.headers.get("accept", "")
-    media = OCTETS if raw else JSON
-    for one in accept.split(","):
-        asked = one.split(";", 1)[0].strip().lower()
-        if asked in (JSON, OCTETS) or (asked == NPY and len(names) == 1):
-            media = asked
-            break
+def wanted_reply(request: Request, manifest: Manifest, decoded: Decoded) -> Wanted:
+    """The form that V2's parameters, `Accept` and `top_k` ask for. Raises `Problem` malformed-request."""
+    names = decoded.outputs or tuple(spec.name for spec in manifest.outputs)
+    media = _accepted(request.headers.get("accept", ""), OCTETS if decoded.raw_reply else JSON, len(names))
+    request_id = decoded.request_id
+    said = decoded.binary_output
+    if said is not None or decoded.binary:  # these decide before Accept
+        otherwise = media == OCTETS if said is None else said
+        binary = frozenset(name for name in names if decoded.binary.get(name, otherwise))
+        media = OCTETS if binary else JSON
+    else:
+        binary = frozenset(names) if media == OCTETS else frozenset()
     text = request.query_params.get("top_k")
     if text is None:
-        return Wanted(media, names, 0, request_id)
+        return Wanted(media, names, binary, 0, request_id)
     if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_TOP_K:
         raise Problem("malformed-request", f"top_k is '{text[:20]}': give 1 to {MAX_TOP_K}")
     if media == NPY:
         raise Problem("malformed-request", "top_k needs JSON: an .npy reply has no place for it")
-    return Wanted(media, names, int(text), request_id)
+    return Wanted(media, names, binary, int(text), request_id)
+
+
+def _accepted(accept: str, otherwise: str, outputs: int) -> str:
+    """The first media type of `Accept` that a reply of so many outputs can have."""
+    for one in accept.split(",") if accept else ():
+        asked = one.split(";", 1)[0].strip().lower()
+        if asked in (JSON, OCTETS) or (asked == NPY and outputs == 1):
+            return asked
+    return otherwise
 
 
 def encode(
@@ -69,7 +88,7 @@ def encode(
     for name in wanted.outputs:
         values = result.outputs[name]
         tensor: Dict[str, Any] = {"name": name, "datatype": datatypes[name], "shape": list(values.shape)}
-        if wanted.media == OCTETS:
+        if name in wanted.binary:
             binary.append(raw_bytes(values))
             tensor["parameters"] = {"binary_data_size": len(binary[-1])}
         else:
@@ -85,8 +104,9 @@ def encode(
 def top_k(scores: NDArray[Any], labels: Tuple[str, ...], count: int) -> List[List[Dict[str, Any]]]:
     """The best labels of each row, best first; scores as softmax probabilities. `scores` is (batch, classes)."""
     rows = scores.reshape(scores.shape[0], -1).astype(np.float64)
-    shifted = np.exp(rows - rows.max(axis=1, keepdims=True))
-    shares = shifted / shifted.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # what is no number gets no score
+        shifted = np.exp(rows - rows.max(axis=1, keepdims=True))
+        shares = shifted / shifted.sum(axis=1, keepdims=True)
     best = np.argsort(-shares, axis=1, kind="stable")[:, :count]
     return [
         [

@@ -1,8 +1,7 @@
-"""JSON request bodies: Open Inference Protocol V2 objects, parsed strictly and bounded in depth."""
+"""JSON of requests: parsed strictly, bounded in depth and in how many numbers it may hold."""
 
 import json
-from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, List, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,52 +10,8 @@ from wenet_runtime.bundle import Manifest, TensorSpec
 from wenet_runtime.service.problems import Problem
 
 MAX_JSON_DEPTH = 32
+SPARE_COMMAS = 1024  # of everything in a JSON body that is no tensor's data
 _NOT_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """A request's content: inputs by name, and what its JSON asked for beside them."""
-
-    inputs: Dict[str, NDArray[Any]]
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    request_id: Optional[str] = None
-    outputs: Optional[Tuple[str, ...]] = None
-    raw_reply: bool = False
-
-
-def decode_v2(members: Any, manifest: Manifest) -> Decoded:
-    """A parsed V2 inference object as tensors. Raises `Problem` malformed-request or invalid-tensor."""
-    if not isinstance(members, dict):
-        raise Problem("malformed-request", 'the JSON body is no object: send {"inputs": […]} or {"image_b64": "…"}')
-    inputs = members.get("inputs")
-    if not isinstance(inputs, list) or not inputs:
-        raise Problem("malformed-request", "the JSON body has no list 'inputs': send {\"inputs\": […]}")
-    parameters, request_id = decode_common(members)
-    specs = {spec.name: spec for spec in manifest.inputs}
-    tensors: Dict[str, NDArray[Any]] = {}
-    for one in inputs:
-        name, values = _json_tensor(one, specs, manifest)
-        if name in tensors:
-            raise Problem("invalid-tensor", f"input '{name}' is given twice")
-        tensors[name] = values
-    missing = sorted(set(specs) - set(tensors))
-    if missing:
-        raise Problem("invalid-tensor", f"input '{missing[0]}' is missing: this model has {', '.join(specs)}")
-    if len({values.shape[0] for values in tensors.values()}) != 1:
-        raise Problem("invalid-tensor", "the inputs' batches differ")
-    return Decoded(tensors, parameters, request_id, _asked_outputs(members.get("outputs"), manifest))
-
-
-def decode_common(members: Mapping[str, Any]) -> Tuple[Mapping[str, Any], Optional[str]]:
-    """`parameters` and `id` of any JSON body. Raises `Problem` malformed-request."""
-    parameters = members.get("parameters", {})
-    if not isinstance(parameters, dict):
-        raise Problem("malformed-request", "'parameters' is no object")
-    request_id = members.get("id")
-    if request_id is not None and not isinstance(request_id, str):
-        raise Problem("malformed-request", "'id' is no string")
-    return parameters, request_id
 
 
 def parse_json(body: bytes) -> Any:
@@ -68,6 +23,25 @@ def parse_json(body: bytes) -> Any:
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
         raise Problem("malformed-request", f"the body is no JSON ({reason})") from None
+
+
+def check_amount(body: bytes, manifest: Manifest) -> None:
+    """Whether a JSON body can fit the model: parsed, its numbers would take many times its bytes.
+
+    Raises:
+        Problem: invalid-tensor.
+    """
+    most = manifest.max_batch * sum(elements(spec.shape[1:]) for spec in manifest.inputs)
+    if body.count(b",") > most + SPARE_COMMAS:
+        raise Problem("invalid-tensor", f"the body holds more numbers than this model's inputs at most take, {most}")
+
+
+def elements(shape: Tuple[int, ...]) -> int:
+    """How many numbers a tensor has; of Python's own whole numbers, so that no product overflows."""
+    count = 1
+    for size in shape:
+        count *= size
+    return count
 
 
 def _depth(body: bytes) -> int:
@@ -85,22 +59,18 @@ def _no_constant(name: str) -> Any:
     raise Problem("malformed-request", f"the JSON body holds {name}: numbers must be finite")
 
 
-def _json_tensor(one: Any, specs: Mapping[str, TensorSpec], manifest: Manifest) -> Tuple[str, NDArray[Any]]:
-    if not isinstance(one, dict) or not isinstance(one.get("name"), str):
-        raise Problem("malformed-request", "an input has no 'name'")
-    name = one["name"]
-    if name not in specs:
-        raise Problem("invalid-tensor", f"unknown input '{name[:60]}': this model has {', '.join(specs)}")
-    spec = specs[name]
-    if one.get("datatype") != spec.datatype:
-        raise Problem(
-            "invalid-tensor", f"'{name}' has datatype {str(one.get('datatype'))[:20]!r}, wanted {spec.datatype}"
-        )
-    shape = one.get("shape")
-    if not isinstance(shape, list) or not all(isinstance(size, int) and not isinstance(size, bool) for size in shape):
-        raise Problem("malformed-request", f"'{name}' has no 'shape' of whole numbers")
-    check_tensor(spec, tuple(shape), manifest)
-    data = one.get("data")
+def json_tensor(spec: TensorSpec, shape: Tuple[int, ...], data: Any) -> NDArray[Any]:
+    """A V2 input's `data`, flat or nested, as the tensor it describes.
+
+    Args:
+        spec: the model's input.
+        shape: that of the request, already checked against the input.
+        data: what the JSON holds.
+
+    Raises:
+        Problem: malformed-request or invalid-tensor.
+    """
+    name = spec.name
     if not isinstance(data, list):
         raise Problem("malformed-request", f"'{name}' has no list 'data'")
     if not _numbers_only(data):
@@ -118,9 +88,11 @@ def _json_tensor(one: Any, specs: Mapping[str, TensorSpec], manifest: Manifest) 
         raise Problem("invalid-tensor", f"a number of '{name}' does not fit {spec.datatype}")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise Problem("invalid-tensor", f"a number of '{name}' is too large for {spec.datatype}")
-    if found.size != int(np.prod(shape, dtype=object)):
-        raise Problem("invalid-tensor", f"'{name}' has {found.size} numbers, its shape {shape} wants another count")
-    return name, values.reshape(shape)
+    if found.size != elements(shape):
+        raise Problem(
+            "invalid-tensor", f"'{name}' has {found.size} numbers, its shape {list(shape)} wants another count"
+        )
+    return values.reshape(shape)
 
 
 def _numbers_only(data: List[Any]) -> bool:
@@ -134,29 +106,3 @@ def _numbers_only(data: List[Any]) -> bool:
         if list in kinds:
             waiting.extend(inner for inner in one if isinstance(inner, list))
     return True
-
-
-def _asked_outputs(outputs: Any, manifest: Manifest) -> Optional[Tuple[str, ...]]:
-    if outputs is None:
-        return None
-    if not isinstance(outputs, list) or not all(isinstance(one, dict) for one in outputs):
-        raise Problem("malformed-request", "'outputs' is no list of objects")
-    known = [spec.name for spec in manifest.outputs]
-    names = [one.get("name") for one in outputs]
-    for name in names:
-        if name not in known:
-            raise Problem("invalid-tensor", f"unknown output '{str(name)[:60]}': this model has {', '.join(known)}")
-    if len(set(names)) != len(names):
-        raise Problem("invalid-tensor", "an output is asked for twice")
-    return tuple(names) or None
-
-
-def check_tensor(spec: TensorSpec, shape: Tuple[int, ...], manifest: Manifest) -> None:
-    """Whether a tensor of this shape fits the input. Raises `Problem` invalid-tensor."""
-    wanted = ["batch", *spec.shape[1:]]
-    if len(shape) != len(spec.shape) or tuple(shape[1:]) != spec.shape[1:]:
-        raise Problem("invalid-tensor", f"'{spec.name}' has shape {list(shape)[:8]}, wanted {wanted}")
-    if not 1 <= shape[0] <= manifest.max_batch:
-        raise Problem(
-            "invalid-tensor", f"the batch of '{spec.name}' is {shape[0]}, at least 1, at most {manifest.max_batch}"
-        )
