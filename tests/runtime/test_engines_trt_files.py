@@ -4,13 +4,14 @@ import dataclasses
 import json
 import os
 import stat
+import time
 from pathlib import Path
 from typing import Any, Dict
 
 import numpy as np
 import pytest
 
-from wenet_runtime.engines.trt_files import PLAN, Header, Journal, Origin, Recipe
+from wenet_runtime.engines.trt_files import ABANDONED_S, PLAN, Header, Journal, Origin, Recipe
 from wenet_runtime.errors import EngineError
 
 ORIGIN = Origin("8.2.1.8", "NVIDIA Tegra X1", "5.3", "32.7.1")
@@ -42,6 +43,15 @@ class TestJournal:
         Journal(folder).write("one.plan", b"content")
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert stat.S_IMODE((folder / "one.plan").stat().st_mode) == 0o600
+
+    def test_what_a_killed_process_began_to_write_goes_and_what_another_writes_now_stays(self, folder: Path) -> None:
+        Journal(folder).write("one.plan", b"content")
+        for name, age_s in ((".one.plan.aa", 2 * ABANDONED_S), (".two.plan.bb", 1.0)):
+            (folder / name).write_bytes(b"part")
+            os.utime(str(folder / name), (time.time() - age_s,) * 2)
+        os.utime(str(folder / "one.plan"), (1.0, 1.0))  # whole, however old
+        Journal(folder)
+        assert sorted(path.name for path in folder.iterdir()) == [".two.plan.bb", "one.plan"]
 
     @pytest.mark.parametrize("damage", ["shorter", "longer", "changed", "other", "empty", "half a head", "its size"])
     def test_a_damaged_file_is_removed_with_a_warning(self, folder: Path, damage: str) -> None:

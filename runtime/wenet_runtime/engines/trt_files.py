@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import struct
+import time
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from wenet_runtime.files import write_atomic
 FORMAT = 1
 LIMIT_BYTES = 1 << 30  # of engines; what every start needs lies in the bundle's own cache, so the oldest go
 PLAN, TIMING, PLATFORM = ".plan", ".timing", ".platform"
+ABANDONED_S = 3600.0  # no write takes so long: what is older and not whole is of a process that was killed
 
 _HEAD = struct.Struct("<8sQ32s")  # what it is, bytes behind this, their sha256
 _MAGIC = b"WeNetTRT"
@@ -116,6 +118,7 @@ class Journal:
             with _writing(folder):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 folder.chmod(0o700)
+                self._forget_abandoned(folder)
 
     def read(self, name: str) -> Optional[NDArray[np.uint8]]:
         """(nbytes,) what was kept under a name; None if there is nothing that is whole."""
@@ -145,6 +148,14 @@ class Journal:
             write_atomic(self._folder / name, head + content, mode=0o600)
             if name.endswith(PLAN):
                 self._shrink(name)
+
+    @staticmethod
+    def _forget_abandoned(folder: Path) -> None:
+        """Remove what killed processes began to write. Younger files may be another process's that writes now."""
+        for path in folder.glob(".*"):
+            with contextlib.suppress(FileNotFoundError):  # another process does the same
+                if time.time() - path.stat().st_mtime > ABANDONED_S:
+                    path.unlink()
 
     def _shrink(self, newest: str) -> None:
         assert self._folder is not None
