@@ -399,3 +399,15 @@ def test_a_choice_of_which_nothing_is_left_is_an_error(
         open_daemon(given)
     with pytest.raises(EngineError, match="no mode can serve on this device; of 'm2': broken"):
         profiled(given)
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_threads_are_not_tried_where_the_engine_computes_on_a_gpu(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, on_gpu: bool
+) -> None:
+    if on_gpu:
+        monkeypatch.setattr("wenet_runtime.service.costs.ON_GPU", {"sim"})
+    monkeypatch.setattr("wenet_runtime.service.costs.tuned", lambda *args, **how: 3)
+    found = profiled(settings(bundle_path, tmp_path, threads=0))
+    assert {one.threads for one in found.profiles.values()} == ({None} if on_gpu else {3})
+    assert ("--threads 0 is left out" in caplog.text) == on_gpu

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import logging
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from wenet_runtime.builder import DeviceCache
 from wenet_runtime.bundle import Mode
 from wenet_runtime.canary import golden_inputs
 from wenet_runtime.conditions import read_conditions
+from wenet_runtime.engines import ON_GPU
 from wenet_runtime.engines.base import Backend, Engine
 from wenet_runtime.errors import EngineError, SettingsError
 from wenet_runtime.loader import in_turns, measurable
@@ -32,6 +34,8 @@ Samples = Mapping[str, NDArray[Any]]
 TUNING_SHARE = 5  # a fifth of the profile's rounds tells numbers of threads apart that matter
 LEAST_ROUNDS = 10
 PRIMED = 1  # runs before each one that counts
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,9 @@ class Costs:
     ) -> Tuple[DeviceProfile, Samples]:
         """Load modes and measure those that are sound; of those that are loaded at the same time, samples may be
         compared pairwise."""
-        if self.settings.threads == 0:
+        if self.settings.threads == 0 and self.backend.name in ON_GPU:
+            _LOG.warning("--threads 0 is left out: %s computes on the GPU, whatever the threads", self.backend.name)
+        elif self.settings.threads == 0:
             self.pool.threads.update(self._tuned(modes))
         if self.settings.memory_mb is None:
             self.pool.load_sound(modes)
