@@ -1,8 +1,9 @@
 """What the runtime's queue carries, and how a batch becomes one answer per request."""
 
-from concurrent.futures import Future
+import contextlib
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
-from typing import List, Optional
+from typing import Any, Callable, List, Optional, Sequence
 
 import numpy as np
 
@@ -60,3 +61,37 @@ def result_of(
         queued=assignment.queued,
         slowdown=assignment.slowdown,
     )
+
+
+def hand_out(
+    assignment: "Assignment[Ask]", run: Run, meter: str, last_mode: Optional[str], answered: Callable[[], None]
+) -> Optional[str]:
+    """Give every job of a run its answer, calling `answered` after each; returns the mode that answered last."""
+    first = 0
+    for job in assignment.jobs:
+        mine = slice(first, first + job.rows)
+        first += job.rows
+        try:
+            result = result_of(job, assignment, run, mine, meter, last_mode)
+            last_mode = result.mode_id
+        except Exception as error:  # noqa: BLE001 - that of one request alone
+            fail([job], error)
+        else:
+            with contextlib.suppress(InvalidStateError):  # given up on, when it seemed never to end
+                job.work.future.set_result(result)
+        answered()
+    return last_mode
+
+
+def fail(jobs: "Sequence[Job[Any]]", error: Exception) -> None:
+    """Tell those that run, and have no answer yet."""
+    for job in jobs:
+        with contextlib.suppress(InvalidStateError):
+            job.work.future.set_exception(error)
+
+
+def turn_away(jobs: "Sequence[Job[Any]]", error: Exception) -> None:
+    """Tell those that waited."""
+    for job in jobs:
+        if job.work.future.set_running_or_notify_cancel():
+            job.work.future.set_exception(error)

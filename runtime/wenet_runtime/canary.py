@@ -31,14 +31,19 @@ class Canary:
         self._simulated = simulated
         self._computed = computed
 
-    def check(self, mode: Mode, engine: Engine) -> None:
-        """Run an engine until it is warm. Raises `EngineError` if it does not answer as the exporter did.
+    def check(self, mode: Mode, engine: Engine, *, rows: Optional[int] = None) -> None:
+        """Run an engine until it is warm, or on the first `rows` golden rows alone, if given.
 
         One row at a time: a batch would take memory that no request of one row needs, and keep it.
+
+        Raises:
+            EngineError: it does not answer as the exporter did.
         """
-        rows = next(iter(self._inputs.values())).shape[0]
+        runs = rows or WARMUP_RUNS
+        there = next(iter(self._inputs.values())).shape[0]
+        rows = there if rows is None else min(rows, there)
         answers: List[Dict[str, NDArray[Any]]] = [{}] * rows
-        for number in range(max(rows, WARMUP_RUNS)):
+        for number in range(max(rows, runs)):
             row = number % rows
             answers[row] = engine.infer({name: value[row : row + 1] for name, value in self._inputs.items()})
         outputs = {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
@@ -47,10 +52,12 @@ class Canary:
             if found is None or found.shape[1:] != spec.shape[1:] or found.dtype != spec.dtype:
                 shape = "nothing" if found is None else f"{found.dtype} {found.shape}"
                 raise EngineError(f"mode '{mode.id}' answers {shape} as '{spec.name}', the bundle says {spec.shape}")
+            if self._simulated and found.dtype.kind == "f" and not np.isfinite(found).all():
+                raise EngineError(f"mode '{mode.id}' answers its golden input with a '{spec.name}' that is no number")
         if not self._simulated:
-            self._compare(mode, outputs)
+            self._compare(mode, outputs, rows)
 
-    def _compare(self, mode: Mode, outputs: Mapping[str, NDArray[Any]]) -> None:
+    def _compare(self, mode: Mode, outputs: Mapping[str, NDArray[Any]], rows: int) -> None:
         # Kernels differ between processors, so a device may differ from the exporter's by more than rounding. The
         # golden answers are rounded like the mode, this engine's like what it computes in.
         tolerance = max(PRECISIONS[mode.precision], PRECISIONS[self._computed(mode)])
@@ -58,6 +65,7 @@ class Canary:
             expected = self._golden.get(f"{mode.id}.{name}")
             if expected is None:
                 raise EngineError(f"the bundle's golden file lacks '{mode.id}.{name}': export it again")
+            expected = expected[:rows]
             if value.shape != expected.shape:
                 raise EngineError(f"mode '{mode.id}' answers '{name}' of shape {value.shape}, not {expected.shape}")
             scale = float(np.abs(expected).max()) or 1.0

@@ -3,11 +3,11 @@
 import logging
 import math
 from dataclasses import replace
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from wenet_runtime.budget import Deadline, RequestOptions
 from wenet_runtime.bundle import Mode
-from wenet_runtime.errors import BudgetError, BudgetImpossible, EnergyUnavailable, UnknownMode
+from wenet_runtime.errors import BudgetError, BudgetImpossible, EnergyUnavailable, NotResident, UnknownMode
 from wenet_runtime.forecast import Forecast
 from wenet_runtime.policy import Choice, Limits, select
 from wenet_runtime.pool import Residency
@@ -69,24 +69,32 @@ class Controller:
             BudgetImpossible: no mode is accurate enough.
         """
         ids = self.predictor.ids
-        return [self._modes[ids[at]] for at in self.indexes(options, {} if out is None else out)]
+        return [self._modes[ids[at]] for at in self.indexes(options, Residency(out={} if out is None else out))]
 
-    def indexes(self, options: RequestOptions, out: Mapping[str, str]) -> List[int]:
-        """The same as places in a forecast. Raises what `allowed` raises."""
+    def indexes(self, options: RequestOptions, residency: Optional[Residency]) -> List[int]:
+        """The same as places in a forecast.
+
+        Raises:
+            NotResident: the modes that it accepts have failed, and are tried again.
+            UnknownMode, BudgetImpossible: see `allowed`.
+        """
         key = (options.mode, options.budget.min_accuracy)
         kept = self._selections.get(key)
+        out = NOTHING_OUT if residency is None else residency.out
         if kept is not None and kept[0] is out:  # the pool replaces it as a whole
             return kept[1]
-        found = self._indexes(options, out)
+        found = self._indexes(options, out, frozenset() if residency is None else residency.failing)
         if len(self._selections) >= KEPT_SELECTIONS:
             self._selections.clear()
         self._selections[key] = (out, found)
         return found
 
-    def _indexes(self, options: RequestOptions, out: Mapping[str, str]) -> List[int]:
+    def _indexes(self, options: RequestOptions, out: Mapping[str, str], failing: FrozenSet[str]) -> List[int]:
         ids, accuracies = self.predictor.ids, self.predictor.accuracies
         there = [at for at, mode_id in enumerate(ids) if mode_id not in out]
         if options.mode is not None:
+            if options.mode in failing:
+                raise NotResident(f"mode '{options.mode}' is out of service: {out[options.mode]}")
             if options.mode in out:
                 raise UnknownMode(f"mode '{options.mode}' is not served: {out[options.mode]}")
             if options.mode not in self._modes:
@@ -94,6 +102,8 @@ class Controller:
             there = [self.predictor.index[options.mode]]
         floor = options.budget.min_accuracy
         accurate = there if floor is None else [at for at in there if accuracies[at] >= floor]
+        if not accurate and any(floor is None or accuracies[self.predictor.index[one]] >= floor for one in failing):
+            raise NotResident("every mode that this request accepts has failed; they are tried again")
         if floor is not None and not accurate:
             best = ids[there[0]] if there else "none"
             value = accuracies[there[0]] if there else math.nan
@@ -137,7 +147,7 @@ class Controller:
         """
         self.predictor.forget(now_s)
         forecast = self.predictor.forecast(rows)
-        allowed = self.indexes(options, NOTHING_OUT if residency is None else residency.out)
+        allowed = self.indexes(options, residency)
         energy_mj = options.budget.energy_mj
         if energy_mj is not None and all(forecast.energies_mj[at] is None for at in allowed):
             raise EnergyUnavailable(
@@ -171,7 +181,7 @@ class Controller:
     def fastest_at(self, options: RequestOptions, rows: int, residency: Optional[Residency] = None) -> int:
         """The fastest mode that a request accepts, as a place in a forecast. Raises what `allowed` raises."""
         forecast = self.predictor.forecast(rows)
-        allowed = self.indexes(options, NOTHING_OUT if residency is None else residency.out)
+        allowed = self.indexes(options, residency)
         if residency is not None and len(residency.resident) < len(forecast.ids):
             allowed = [at for at in allowed if forecast.ids[at] in residency.resident] or allowed
         return min(allowed, key=forecast.medians_ms.__getitem__)

@@ -12,17 +12,24 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Optional, Tuple
+from typing import Optional
 
-from wenet_runtime.answers import Ask, result_of, together
+from wenet_runtime.answers import Ask, fail, hand_out, turn_away
 from wenet_runtime.assignment import Assignment
-from wenet_runtime.dispatch import Dispatch, Run
+from wenet_runtime.attempts import Attempts
+from wenet_runtime.dispatch import Dispatch
 from wenet_runtime.engines.base import Tensors
-from wenet_runtime.errors import EngineError, NotResident, Refused, SettingsError
+from wenet_runtime.errors import EngineError, NotReady, NotResident, Refused, SettingsError
+from wenet_runtime.faults import STUCK, ModeFault
 from wenet_runtime.loader import Loader
 from wenet_runtime.meters.base import Meter
+from wenet_runtime.outages import Outages
 from wenet_runtime.pool import Pool
+from wenet_runtime.present import Present
+from wenet_runtime.probing import Probing
 from wenet_runtime.scheduler import Scheduler
+
+OVERDUE_S = 5.0  # a mode that failed is tried again when nothing waits, or this much later all the same
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,9 +48,10 @@ class EngineLoop:
 
     Attributes:
         changed: whoever touches the scheduler holds it.
-        running: requests in the present run.
+        present: what runs now.
         last_mode: the mode that answered last.
         observed_s: when a run's time was last learned, monotonic.
+        outages: the modes that fail.
     """
 
     def __init__(
@@ -58,20 +66,20 @@ class EngineLoop:
         core: Optional[int],
     ) -> None:
         self.changed = threading.Condition()
-        self.running = 0
+        self.present = Present(time.monotonic())
         self.last_mode: Optional[str] = None
         self.observed_s = 0.0
+        self.outages = Outages(pool, scheduler.controller.profiles)
         self._pool = pool
         self._scheduler = scheduler
         self._dispatch = dispatch
+        self._attempts = Attempts(dispatch, pool, scheduler, self.outages, changed=self.changed, begin=self._begin)
+        self._probing = Probing(dispatch, pool, scheduler.controller, warmup, changed=self.changed)
         self._meter = meter
         self._loader = loader
         self._warmup = warmup
         self._core = core
-        self._probing = False
-        self._probed: Optional[str] = None
         self._closed = False
-        self._moved_s = time.monotonic()
         self._started: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, name="wenet-engine", daemon=True)
         self._thread.start()
@@ -88,14 +96,34 @@ class EngineLoop:
 
         Takes no lock, so that it answers whatever the thread holds.
         """
-        if not self.running and not len(self._scheduler):
+        if not self.present.requests and not len(self._scheduler):
             return 0.0
-        return time.monotonic() - self._moved_s  # read after the above: what came in between has set it
+        return time.monotonic() - self.present.moved_s  # read after the above: what came in between has set it
+
+    @property
+    def stuck(self) -> bool:
+        """Whether that is so long that it will not move on by itself."""
+        return self.stuck_s > self.present.stuck_after_s
+
+    def give_up_if_stuck(self) -> None:
+        """Answer those who would wait for ever behind a run that does not end; `changed` is held.
+
+        The run itself cannot be stopped: an engine's call does not return to this process. A watchdog restarts it.
+        """
+        if not self.stuck:
+            return
+        turn_away(self._scheduler.expired(math.inf), NotReady("the engine does not move on: send to another server"))
+        running = self.present.assignment
+        if running is not None and not self.present.given_up:
+            self.present.given_up = True
+            fault = ModeFault(running.choice.mode_id, STUCK)
+            self.outages.blame(fault, time.monotonic())
+            fail(running.jobs, fault)
 
     def expect(self, now_s: float) -> None:
         """Something is about to be queued; `changed` is held."""
-        if not self.running and not len(self._scheduler):
-            self._moved_s = now_s
+        if not self.present.requests and not len(self._scheduler):
+            self.present.moved_s = now_s
 
     def close(self, timeout_s: float) -> bool:
         """Finish what waits, then end; False if that takes longer."""
@@ -107,8 +135,7 @@ class EngineLoop:
 
     def probe_soon(self, mode_id: Optional[str]) -> None:
         """Have a mode run once when nothing waits, the fastest if none is named; `changed` is held."""
-        self._probing = True
-        self._probed = mode_id
+        self._probing.ask(mode_id)
         self.changed.notify()
 
     def refused(self, refusal: Refused) -> None:
@@ -135,10 +162,9 @@ class EngineLoop:
                 assignment = self._take()
                 if assignment is not None:
                     self._answer(assignment)
-                elif not self._closed:
-                    # A request that meets the same failure reports it.
-                    with contextlib.suppress(Exception):
-                        self._probe()
+                elif not self._closed and not self.outages.mend(time.monotonic()):
+                    with contextlib.suppress(Exception):  # a request that meets the same failure reports it
+                        self.observed_s = self._probing.run() or self.observed_s
             except Exception:  # noqa: BLE001 - see above
                 _LOG.exception("the engine's thread met a defect")
                 self._give_up()
@@ -148,10 +174,8 @@ class EngineLoop:
         with self.changed:
             self._scheduler.failed()
             self._settle_refused()
-            self.running = 0
-            for job in self._scheduler.expired(math.inf):
-                if job.work.future.set_running_or_notify_cancel():
-                    job.work.future.set_exception(EngineError("the scheduler failed: send again"))
+            self.present.fail()
+            turn_away(self._scheduler.expired(math.inf), EngineError("the scheduler failed: send again"))
 
     def _start(self) -> None:
         """Pin this thread and run every mode once or more on it."""
@@ -165,100 +189,60 @@ class EngineLoop:
             self._dispatch.warm_up(self._warmup)
 
     def _take(self) -> "Optional[Assignment[Ask]]":
-        """Wait for work; None when nothing waits and a probe is wanted, or all is over."""
+        """Wait for work; None when a mode is to be tried again or probed, or all is over."""
         with self.changed:
             while True:
-                now_s = self._moved_s = time.monotonic()
+                now_s = self.present.moved_s = time.monotonic()
+                if not self._closed and self.outages.due(now_s - OVERDUE_S):
+                    return None
                 found = self._scheduler.next(now_s, self._pool.residency)
                 self._settle_refused()
                 if isinstance(found, Assignment):
                     live = tuple(job for job in found.jobs if job.work.future.set_running_or_notify_cancel())
                     if live:
-                        self.bring(found.choice.wanted)
-                        self.running = len(live)
-                        return replace(found, jobs=live, rows=sum(job.rows for job in live))
+                        found = replace(found, jobs=live, rows=sum(job.rows for job in live))
+                        self._begin(found)
+                        return found
                     self._scheduler.failed()
                 elif found is not None:
                     self.changed.wait(max(0.0, found - now_s))
-                elif self._probing:
-                    self._probing = False
-                    return None
-                elif self._closed:
+                elif self._probing.wanted or self._closed or self.outages.due(now_s):
                     return None
                 else:
-                    self.changed.wait()
+                    self.changed.wait(self.outages.faults.wait_s(now_s))
+
+    def _begin(self, assignment: "Assignment[Ask]") -> None:
+        self.bring(assignment.choice.wanted)
+        self.present.begin(assignment, self._scheduler.controller.profiles[assignment.choice.mode_id].p99_ms)
 
     def _settle_refused(self) -> None:
         """Tell those that were accepted and cannot run any more."""
         for job, error in self._scheduler.refused:
             if isinstance(error, Refused):
                 self.refused(error)
-            if job.work.future.set_running_or_notify_cancel():
-                job.work.future.set_exception(error)
+            turn_away([job], error)
         self._scheduler.refused.clear()
-
-    def _probe(self) -> None:
-        """Run a mode once, to learn whether the device is still as slow as it was.
-
-        Asked for when a request was refused and nothing ran lately: without this a device that was slow once
-        could refuse every request and so never be seen fast again.
-        """
-        if self._warmup is None:
-            return
-        controller = self._scheduler.controller
-        resident = [one for one in self._pool.resident if one in controller.profiles]
-        wanted = self._probed if self._probed in resident else None
-        part = self._dispatch.probe(
-            self._warmup, wanted or min(resident, key=lambda one: controller.profiles[one].p50_ms)
-        )
-        with self.changed:
-            self.observed_s = time.monotonic()
-            controller.predictor.doubt()
-            controller.observe(part.mode_id, part.ms, part.rows, self.observed_s)
 
     def _answer(self, assignment: "Assignment[Ask]") -> None:
         """Run a batch and hand its rows to those who asked."""
         jobs = assignment.jobs
         try:
-            run, assignment = self._run(assignment)
+            run, assignment = self._attempts.run(assignment)
         except Exception as error:  # noqa: BLE001 - the engine thread must outlive any one request
             with self.changed:
                 self._scheduler.failed()
                 if isinstance(error, Refused):
                     self.refused(error)
-                self.running = 0
-            for job in jobs:
-                job.work.future.set_exception(error)
+                self.present.fail()
+            fail(jobs, error)
             return
-        try:
-            with self.changed:
+        with self.changed:
+            self.present.end()
+            try:
                 self._scheduler.finished(assignment, run.start_s, run.end_s, run.energy_mj, run.parts, run.escalated)
                 self.observed_s = run.end_s
-        except Exception:  # noqa: BLE001 - logged
-            # It cost nobody an answer: the engine has given one.
-            _LOG.exception("a run's time could not be learned")
-            with self.changed:
+            except Exception:  # noqa: BLE001 - logged
+                # It cost nobody an answer: the engine has given one.
+                _LOG.exception("a run's time could not be learned")
                 self._scheduler.failed()
-        first = 0
-        for job in jobs:
-            mine = slice(first, first + job.rows)
-            first += job.rows
-            try:
-                result = result_of(job, assignment, run, mine, self._meter.source, self.last_mode)
-                self.last_mode = result.mode_id
-            except Exception as error:  # noqa: BLE001 - that of one request alone
-                job.work.future.set_exception(error)
-            else:
-                job.work.future.set_result(result)
-            self.running -= 1
-
-    def _run(self, assignment: "Assignment[Ask]") -> "Tuple[Run, Assignment[Ask]]":
-        inputs = together([job.work.inputs for job in assignment.jobs])
-        while True:
-            # A mode may go between its choice and its use. What is chosen instead may go too, but the fastest
-            # never does, and a request that may not have that one is refused.
-            with contextlib.suppress(NotResident):
-                return self._dispatch.run(inputs, assignment.choice), assignment
-            with self.changed:
-                assignment = self._scheduler.again(assignment, time.monotonic(), self._pool.residency)
-                self.bring(assignment.choice.wanted)
+        self.last_mode = hand_out(assignment, run, self._meter.source, self.last_mode, self.present.answered)

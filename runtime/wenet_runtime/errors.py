@@ -84,6 +84,10 @@ class NotResident(Refused):
     """No mode that the request accepts can answer now."""
 
 
+class NotReady(Refused):
+    """Nothing can be answered at the moment, whatever is asked."""
+
+
 class QueueFull(Refused):
     """Too many requests are waiting."""
 

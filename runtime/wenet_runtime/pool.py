@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Callable, Dict, FrozenSet, Iterable, Iterator, List, Mapping, Optional
 
 from wenet_runtime.bundle import Bundle, Mode
@@ -23,10 +23,19 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Residency:
-    """Which modes can answer now, and which were taken out of service and why."""
+    """Which modes are there now, and which were taken out of service and why.
+
+    Attributes:
+        failing: those of `out` that failed and are tried again.
+    """
 
     resident: FrozenSet[str] = frozenset()
     out: Mapping[str, str] = field(default_factory=dict)
+    failing: FrozenSet[str] = frozenset()
+
+    def without(self, failed: Mapping[str, str]) -> "Residency":
+        """The same for a request that some modes have failed."""
+        return Residency(self.resident, {**self.out, **failed}, self.failing | set(failed))
 
 
 @dataclass(frozen=True)
@@ -207,9 +216,35 @@ class Pool:
 
     def take_out(self, mode_id: str, reason: str) -> None:
         """Take a mode out of service for good."""
+        self._take_out(mode_id, reason, self._residency.failing - {mode_id})
+
+    def suspend(self, mode_id: str, reason: str) -> None:
+        """Take a mode out of service that fails, until it is restored; it stays resident."""
+        self._take_out(mode_id, reason, self._residency.failing | {mode_id})
+
+    def _take_out(self, mode_id: str, reason: str, failing: FrozenSet[str]) -> None:
         with self._changed:
-            self._residency = Residency(self._residency.resident, {**self._residency.out, mode_id: reason})
+            self._residency = Residency(self._residency.resident, {**self._residency.out, mode_id: reason}, failing)
             self._changed.notify_all()
+
+    def restore(self, mode_id: str) -> None:
+        """Let a suspended mode serve again; one that was taken out for good stays out."""
+        with self._changed:
+            there = self._residency
+            if mode_id in there.failing:
+                out = {one: why for one, why in there.out.items() if one != mode_id}
+                self._residency = Residency(there.resident, out, there.failing - {mode_id})
+                self._changed.notify_all()
+
+    def check(self, mode_id: str, *, rows: Optional[int] = None) -> None:
+        """Have a resident mode answer its golden inputs again, their first `rows` if given; on the engine's thread.
+
+        Raises:
+            NotResident: it is not there.
+            EngineError: it answers wrongly. And what `Engine.infer` raises.
+        """
+        with self.use(mode_id) as engine:
+            self._canary.check(self._modes[mode_id], engine, rows=rows)
 
     def reject(self, mode_id: str, reason: str) -> None:
         """Take a mode out of service that was meant to serve, and warn."""
@@ -217,7 +252,7 @@ class Pool:
         self.take_out(mode_id, reason)
 
     def _publish(self) -> None:
-        self._residency = Residency(frozenset(self._engines), self._residency.out)
+        self._residency = replace(self._residency, resident=frozenset(self._engines))
         self._changed.notify_all()
 
     def load_ms(self, mode_id: str) -> Optional[float]:

@@ -5,7 +5,7 @@ Waiting is charged to the request, not hidden.
 
 import time
 from concurrent.futures import Future
-from typing import Callable, Optional
+from typing import Callable, Mapping, Optional, Tuple
 
 from wenet_runtime.admission import Job
 from wenet_runtime.answers import Ask
@@ -14,7 +14,7 @@ from wenet_runtime.cascade import Cascade
 from wenet_runtime.dispatch import Dispatch
 from wenet_runtime.engine_loop import EngineLoop
 from wenet_runtime.engines.base import Tensors
-from wenet_runtime.errors import Draining, EngineError, InfeasibleBudget, Refused
+from wenet_runtime.errors import Draining, EngineError, InfeasibleBudget, NotReady, Refused
 from wenet_runtime.forecast import Forecast
 from wenet_runtime.guard import GuardState
 from wenet_runtime.loader import Loader
@@ -86,6 +86,32 @@ class Runtime:
         return self._loop.stuck_s
 
     @property
+    def stuck(self) -> bool:
+        """Whether that is so long that it will not move on by itself: nothing is answered, and nothing accepted."""
+        return self._loop.stuck
+
+    @property
+    def stuck_after_s(self) -> float:
+        """How long the present run may take before it is called stuck, s."""
+        return self._loop.present.stuck_after_s
+
+    @property
+    def trouble(self) -> Optional[str]:
+        """Why nothing can be answered right now, in a few words; None while something can."""
+        if not self.alive:
+            return "the engine's thread has ended: restart the daemon"
+        if self.stuck:
+            return f"the engine has not moved on for more than {self.stuck_after_s:g} s: restart the daemon"
+        if self._loop.outages.last is not None:
+            return f"mode '{self._loop.outages.last}' fails, and no other is in service"
+        return None
+
+    @property
+    def faults(self) -> Mapping[Tuple[str, str], int]:
+        """How often each mode failed in which way (`faults.KINDS`), by (mode id, kind)."""
+        return dict(self._loop.outages.faults.counts)
+
+    @property
     def queue_depth(self) -> int:
         """Requests that wait."""
         return len(self._scheduler)
@@ -94,7 +120,7 @@ class Runtime:
     def pending(self) -> int:
         """Requests accepted and not answered yet."""
         with self._loop.changed:
-            return len(self._scheduler) + self._loop.running
+            return len(self._scheduler) + self._loop.present.requests
 
     @property
     def power(self) -> Optional[PowerState]:
@@ -122,12 +148,14 @@ class Runtime:
             It raises what `Controller.choose` raises, `DeadlineExceeded`, or `EngineError`.
 
         Raises:
-            Draining, and what `Scheduler.submit` raises.
+            Draining, NotReady, and what `Scheduler.submit` raises.
         """
         if not self._accepting:
             raise Draining("the server is shutting down and takes no new work: send to another one")
         if not self._loop.alive:
             raise EngineError("the engine's thread has ended: restart the daemon")
+        if self._loop.stuck:
+            raise NotReady("the engine does not move on: send to another server")
         now_s = time.monotonic()
         rows = next(iter(inputs.values())).shape[0]
         shapes = tuple((name, array.shape[1:], array.dtype) for name, array in inputs.items())
@@ -169,6 +197,7 @@ class Runtime:
         """Let time pass in what counts it: called about once a second, also when nobody asks."""
         with self._loop.changed:
             self._scheduler.tick(time.monotonic())
+            self._loop.give_up_if_stuck()
 
     def observe_overhead(self, overhead_ms: float) -> None:
         """Feed back what a reply took after its inference."""

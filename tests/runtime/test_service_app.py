@@ -319,7 +319,7 @@ def test_our_own_defect_is_internal_and_keeps_its_details_to_itself(
     held_client: Client, backend: SettableBackend, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend.error = error
-    response = held_client.infer(headers={"X-Request-Id": "r-17"})
+    response = held_client.infer(headers={"X-Request-Id": "r-17", "WeNet-Mode": "m2"})  # no other may answer it
     members = check_problem(response, "internal", 500)
     assert float(response.headers["wenet-latency-ms"]) > 0
     assert "r-17" in caplog.text  # what the client reports leads to the traceback
@@ -386,7 +386,7 @@ def test_another_path_is_not_found(client: Client, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
-    [("GET", "/infer", "POST"), ("DELETE", "/infer", "POST"), ("POST", "/modes", "GET"), ("PUT", "/metrics", "GET")],
+    [("GET", "/infer", "POST"), ("DELETE", "/infer", "POST"), ("POST", "/modes", "GET, HEAD"), ("PUT", "/metrics", "GET, HEAD")],
 )
 def test_another_method_is_not_allowed_and_the_right_one_named(
     client: Client, method: str, path: str, allowed: str

@@ -11,7 +11,7 @@ from wenet_runtime.runtime import Runtime
 
 def is_ready(runtime: Runtime) -> bool:
     """Whether a request can be answered now."""
-    return bool(not runtime.draining and runtime.pool.resident and runtime.alive)
+    return bool(not runtime.draining and runtime.pool.resident and runtime.trouble is None)
 
 
 def health(runtime: Runtime, meter_name: str = "") -> Dict[str, Any]:
@@ -21,6 +21,7 @@ def health(runtime: Runtime, meter_name: str = "") -> Dict[str, Any]:
         "live": True,
         "ready": is_ready(runtime),
         "draining": runtime.draining,
+        "engine": {"trouble": runtime.trouble, "stuck_s": round(runtime.stuck_s, 1) if runtime.stuck else 0.0},
         "meter": {"name": meter_name or None, **_meter(runtime.meter)},
         "modes": {
             "resident": [one for one in runtime.pool.modes if one in residency.resident],

@@ -75,6 +75,7 @@ _BY_ERROR = (
     (errors.BudgetImpossible, "budget-impossible"),
     (errors.InfeasibleBudget, "deadline-infeasible"),
     (errors.NotResident, "not-ready"),
+    (errors.NotReady, "not-ready"),
     (errors.QueueFull, "queue-full"),
     (errors.Draining, "draining"),
     (errors.EnergyUnavailable, "energy-unavailable"),

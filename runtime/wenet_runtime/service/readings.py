@@ -44,6 +44,10 @@ class Readings:
         if guard is not None:
             alarms.add_metric([], guard.alarms)
         yield alarms
+        faults = CounterMetricFamily("wenet_mode_faults", "Runs in which a mode failed", labels=["mode", "kind"])
+        for (mode_id, kind), count in self._runtime().faults.items():
+            faults.add_metric([mode_id, kind], count)
+        yield faults
         dropped = CounterMetricFamily("wenet_decisions_dropped", "Decisions that did not reach their log's file")
         if self._log is not None:
             dropped.add_metric([], self._log.dropped)
