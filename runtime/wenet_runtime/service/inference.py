@@ -85,6 +85,7 @@ async def infer(service: Service, request: Request) -> Response:
         service.recent.failed(problem.slug)
         asked: Optional[Asked] = request.scope.get("wenet.asked")
         if asked is not None:
+            serving.statistics.failed(asked.options.mode, time.monotonic() - asked.deadline.start_s)
             why = error.why if isinstance(error, Refused) else Refused.why
             serving.decisions.failed(asked, problem, why, serving.runtime.queue_depth, time.monotonic())
         if problem.slug == "internal":  # the client is told its request's id, the log why
@@ -140,10 +141,14 @@ async def _answer(service: Service, serving: Serving, request: Request) -> Respo
             budget_ms=deadline.limit_ms,
         )
         reply = _problem_response(problem_of(late), request)
+        serving.statistics.failed(result.mode_id, now_s - start_s)
     else:
         parameters = result_parameters(result, latency_ms=latency_ms, met=met)
         timing = _server_timing(start_s, received_s, decoded_s, result, encoding_s, now_s)
         reply = response(content, {**content_headers, **result_headers(parameters, timing)})
+        serving.statistics.answered(
+            result, rows=rows, decode_s=decoded_s - received_s, encode_s=now_s - encoding_s, total_s=now_s - start_s
+        )
     # Last, so that nothing that is counted here can still fail and be counted again.
     serving.decisions.answered(asked, result, now_s)
     in_time = deadline.left_ms(now_s) >= 0

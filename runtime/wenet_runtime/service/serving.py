@@ -1,10 +1,11 @@
 """What belongs to one bundle while it is served."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.decisions import Decisions
+from wenet_runtime.service.statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,10 @@ class Serving:
         bundle: what is served.
         runtime: answers from its modes.
         decisions: writes down what that runtime decided.
+        statistics: how often and how long its modes worked.
     """
 
     bundle: Bundle
     runtime: Runtime
     decisions: Decisions
+    statistics: Statistics = field(default_factory=Statistics)
