@@ -12,7 +12,7 @@ import pytest
 from tests.runtime.patience import PATIENCE_S, wait_until
 from wenet_runtime.errors import MeterError
 from wenet_runtime.meters.base import OK, STALE, STARTING, UNAVAILABLE
-from wenet_runtime.meters.sampler import MAX_FAILURES, PolledMeter, TracedMeter
+from wenet_runtime.meters.sampler import MAX_FAILURES, CounterReset, PolledMeter, TracedMeter
 from wenet_runtime.meters.trace import PowerTrace
 
 FAST_S = 0.001
@@ -61,6 +61,28 @@ def test_steps_of_a_counter_are_recorded_as_such(sensor: Sensor) -> None:
     asked = sensor.asked
     times = list(trace._times)
     assert meter.energy_mj(times[0], times[-1]) == pytest.approx(2000.0 * (asked - 1))
+
+
+def test_nothing_is_known_of_a_window_in_which_a_counter_was_set_back(sensor: Sensor) -> None:
+    trace = PowerTrace(PATIENCE_S)
+    meter = PolledMeter("rapl", "all", sensor, interval_s=FAST_S, record=PowerTrace.add_energy, trace=trace)
+    wait_until(lambda: sensor.asked > 3)
+    start_s = time.monotonic()
+    again = threading.Event()
+
+    def set_back() -> float:
+        if again.is_set():
+            return 2.0
+        again.set()
+        raise CounterReset("the counter went back")
+
+    sensor.gives = set_back
+    wait_until(again.is_set)
+    asked = sensor.asked
+    wait_until(lambda: sensor.asked > asked + 5)
+    assert meter.energy_mj(start_s, trace._times[-1]) is None
+    assert meter.energy_mj(trace._times[0], trace._times[-1]) is not None  # and goes on from there
+    meter.close()
 
 
 def test_a_reading_is_stamped_in_the_middle_of_the_time_it_took() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Callable, Mapping, Optional
 from wenet_runtime.board import Board, read_board
 from wenet_runtime.errors import MeterError
 from wenet_runtime.meters.base import MeterState
-from wenet_runtime.meters.sampler import PolledMeter
+from wenet_runtime.meters.sampler import CounterReset, PolledMeter
 from wenet_runtime.meters.trace import PowerTrace
 
 INTERVAL_S = 0.1
@@ -86,12 +86,12 @@ class EnergyCounter:
         self._last_mj: Optional[int] = None
 
     def joules(self) -> float:
-        """Since the reading before, J; 0 at the first. Raises `ValueError` where the counter was set back."""
+        """Since the reading before, J; 0 at the first. Raises `CounterReset` where the counter was set back."""
         now_mj = self._read_mj()
         last_mj = now_mj if self._last_mj is None else self._last_mj
         self._last_mj = now_mj
         if now_mj < last_mj:
-            raise ValueError(f"the counter went back from {last_mj} to {now_mj} mJ")
+            raise CounterReset(f"the counter went back from {last_mj} to {now_mj} mJ")
         return (now_mj - last_mj) / 1e3
 
 

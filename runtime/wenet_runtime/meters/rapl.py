@@ -11,7 +11,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional
 from wenet_runtime.conditions import SYSFS, read_integer, read_text
 from wenet_runtime.errors import MeterError
 from wenet_runtime.meters.base import MeterState
-from wenet_runtime.meters.sampler import PolledMeter
+from wenet_runtime.meters.sampler import CounterReset, PolledMeter
 from wenet_runtime.meters.sysfs import read_number
 from wenet_runtime.meters.trace import PowerTrace
 
@@ -66,8 +66,8 @@ class Counters:
         """Since the reading before, J; 0 at the first.
 
         Raises:
-            OSError, ValueError: a counter cannot be read, or was set back; what it counted is then part of the next
-                reading, or lost.
+            OSError, ValueError: a counter cannot be read; what it counted is then part of the next reading.
+            CounterReset: it was set back; what it counted is lost.
         """
         now_uj = {one.counter: read_number(one.counter) for one in self._zones}
         last_uj, joules = self._last_uj or now_uj, 0.0
@@ -77,7 +77,9 @@ class Counters:
             if step_uj < 0:
                 step_uj += one.range_uj or 0
             if not 0 <= step_uj <= IMPOSSIBLE_J * 1e6:
-                raise ValueError(f"the counter {one.name} went from {last_uj[one.counter]} to {now_uj[one.counter]} µJ")
+                raise CounterReset(
+                    f"the counter {one.name} went from {last_uj[one.counter]} to {now_uj[one.counter]} µJ"
+                )
             joules += step_uj / 1e6
         return joules
 

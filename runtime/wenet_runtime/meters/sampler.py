@@ -17,6 +17,10 @@ CLOSING_S = 2.0
 _LOG = logging.getLogger(__name__)
 
 
+class CounterReset(ValueError):
+    """A counter of energy was set back: what was used since the reading before is not known."""
+
+
 class TracedMeter:
     """What meters with a trace have in common: energy, power and state follow from the trace.
 
@@ -135,6 +139,8 @@ class PolledMeter(TracedMeter):
             self._ended = str(error)
             _LOG.warning("%s: %s", self.source, error)
         except Exception as error:  # noqa: BLE001 - no sensor may end the meter
+            if isinstance(error, CounterReset):
+                self._trace.interrupt()  # else the next step would pass for all that was used until then
             self._failure = f"the sensor cannot be read ({error})"
             kind = f"{type(error).__name__}: {error}"
             if kind not in self._failures and len(self._failures) < MAX_FAILURES:
