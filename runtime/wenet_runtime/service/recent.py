@@ -13,7 +13,7 @@ from wenet_runtime.result import Result
 
 WINDOW_S = 60.0
 KEPT = 4096  # so many can be sorted in a millisecond; at more than 68 answers a second the window is shorter
-LATEST = 60
+LATEST = 120
 
 
 class Answer(NamedTuple):

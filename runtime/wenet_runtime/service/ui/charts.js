@@ -16,6 +16,9 @@ function chart(holder, width, height, label) {
   return root;
 }
 
+/** As wide as its place, so that texts keep their size on a phone. */
+const widthOf = (holder) => Math.max(260, Math.min(560, holder.clientWidth || 560));
+
 const log = (low, high, from, to) => (value) =>
   from + ((to - from) * Math.log(Math.max(value, low) / low)) / Math.log(high / low);
 const linear = (low, high, from, to) => (value) => from + ((to - from) * (value - low)) / (high - low || 1);
@@ -42,7 +45,7 @@ function span(values) {
 
 /** Budget against percentiles: one line with marks. */
 export function budgetLine(holder, latency, budget) {
-  const [width, height, left, right, y] = [560, 78, 14, 14, 42];
+  const [width, height, left, right, y] = [widthOf(holder), 78, 14, 14, 42];
   const named = ["p50", "p95", "p99"].filter((name) => known(latency[name]));
   if (!named.length && !known(budget)) return holder.replaceChildren();
   const [low, high] = span([...named.map((name) => latency[name]), budget]);
@@ -55,7 +58,7 @@ export function budgetLine(holder, latency, budget) {
     root.append(
       svg("rect", { x: left, y: y - 7, width: Math.max(0, at - left), height: 14, rx: 3, class: "within" }),
       svg("line", { x1: at, x2: at, y1: 20, y2: y + 12, class: "limit" }),
-      svg("text", { x: at, y: 14, class: "limit-text", "text-anchor": anchor(at, width) }, `budget ${number(budget)} ms`),
+      svg("text", { x: at, y: 14, class: "limit-text", "text-anchor": anchor(at, width, 100) }, `the server's budget ${number(budget)} ms`),
     );
   }
   if (known(latency.p50) && known(latency.p99)) {
@@ -83,7 +86,7 @@ const anchor = (at, width, room = 60) => (at < room ? "start" : at > width - roo
 
 /** Modes by accuracy over profiled latency; the active one's disc stands where it is measured now. */
 export function frontier(holder, modes, active, measured, budget, colour) {
-  const [width, height, left, right, top, bottom] = [560, 300, 52, 20, 18, 40];
+  const [width, height, left, right, top, bottom] = [widthOf(holder), 300, 52, 20, 18, 40];
   const shown = modes.filter((mode) => known(mode.latency_ms.p50));
   if (!shown.length) return holder.replaceChildren();
   const [low, high] = span([...shown.map((mode) => mode.latency_ms.p50), measured, budget]);
@@ -112,7 +115,7 @@ export function frontier(holder, modes, active, measured, budget, colour) {
     const at = x(budget);
     root.append(
       svg("line", { x1: at, x2: at, y1: top, y2: height - bottom, class: "limit" }),
-      svg("text", { x: at + (at > width - 80 ? -5 : 5), y: top + 8, class: "limit-text", "text-anchor": at > width - 80 ? "end" : "start" }, "budget"),
+      svg("text", { x: at + (at > width / 2 ? -5 : 5), y: top + 8, class: "limit-text", "text-anchor": at > width / 2 ? "end" : "start" }, "the server's budget"),
     );
   }
   const path = best(shown).map((mode) => `${x(mode.latency_ms.p50)},${y(mode.accuracy)}`).join(" ");
@@ -155,13 +158,15 @@ function best(modes) {
 
 /** The latest answers, one after the other, newest on the right. */
 export function latest(holder, answers, budget, colour) {
-  const [width, height, left, right, top, bottom] = [560, 300, 52, 20, 18, 40];
+  const [width, height, left, right, top, bottom] = [widthOf(holder), 300, 52, 20, 18, 40];
   if (!answers.length) {
     holder.replaceChildren(Object.assign(document.createElement("p"), { className: "quiet", textContent: "No answer in the last minute." }));
     return;
   }
   const [low, high] = span([...answers.map((one) => one.latency_ms), budget]);
-  const x = linear(60, 0, left + 6, width - right - 6);
+  const oldest = Math.max(...answers.map((one) => one.age_s));
+  const reach = [5, 10, 20, 30, 60].find((one) => one >= oldest) || 60;
+  const x = linear(reach, 0, left + 6, width - right - 6);
   const y = log(low, high, height - bottom, top);
   const missed = answers.filter((one) => one.met === false).length;
   const root = chart(holder, width, height, `${answers.length} latest answers of the last minute, ${missed} beyond their budget`);
@@ -171,18 +176,18 @@ export function latest(holder, answers, budget, colour) {
       svg("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value, 1)),
     );
   }
-  for (const age of [60, 40, 20, 0]) {
+  for (const age of [reach, reach / 2, 0]) {
     root.append(svg("text", { x: x(age), y: height - bottom + 16, "text-anchor": "middle" }, age ? `−${age} s` : "now"));
   }
   root.append(svg("text", { x: left - 40, y: 10, class: "name" }, "ms"));
   if (known(budget)) {
     root.append(
       svg("line", { x1: left, x2: width - right, y1: y(budget), y2: y(budget), class: "limit" }),
-      svg("text", { x: left + 4, y: y(budget) - 4, class: "limit-text" }, "budget"),
+      svg("text", { x: left + 4, y: y(budget) - 4, class: "limit-text" }, "the server's budget"),
     );
   }
   for (const one of answers) {
-    const [cx, cy] = [x(Math.min(60, one.age_s)), y(one.latency_ms)];
+    const [cx, cy] = [x(Math.min(reach, one.age_s)), y(one.latency_ms)];
     if (one.met === false) {
       root.append(svg("path", { d: `M${cx - 4} ${cy - 4}l8 8m0 -8l-8 8`, class: `cross c${colour(one.mode)}` }));
     } else {

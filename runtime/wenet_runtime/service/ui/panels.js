@@ -86,9 +86,9 @@ function power(meter, budget) {
   const source = `${meter.rail || meter.source}`;
   const say = meter.detail ? ` ${meter.detail}.` : "";
   if (fresh) {
-    const sim = meter.source === "sim" ? "simulated, " : "";
+    const simulated = meter.source === "sim";
     put("watts", `${number(meter.watts)} W`);
-    put("watts-more", `${sim}${source}, ${duration(meter.age_s)} old.${meter.source === "sim" ? "" : say}${plan(budget)}`);
+    put("watts-more", `${simulated ? "simulated" : source}, ${duration(meter.age_s)} old.${simulated ? "" : say}${plan(budget)}`);
   } else if (meter.status === "stale" && known(meter.watts)) {
     put("watts", `was ${number(meter.watts)} W`);
     put("watts-more", `stale: ${source}, ${duration(meter.age_s)} old.${say}${plan(budget)}`);

@@ -5,13 +5,14 @@ export const known = (value) => typeof value === "number" && Number.isFinite(val
 /** Three significant digits, without an exponent; a dash for what is unknown, which is never 0. */
 export function number(value, digits = 3) {
   if (!known(value)) return "–";
-  if (value === 0) return "0";
+  if (Number.isInteger(value)) return String(value);
   const size = Math.floor(Math.log10(Math.abs(value)));
   return value.toFixed(Math.min(6, Math.max(0, digits - 1 - size)));
 }
 
 export const ms = (value) => (known(value) ? `${number(value)} ms` : "–");
 export const percent = (share, digits = 1) => (known(share) ? `${(100 * share).toFixed(digits)} %` : "–");
+const points = (share) => (known(share) ? `${number(100 * share)} points` : "an unknown number of points");
 export const count = (value, one, many) => `${value} ${value === 1 ? one : many}`;
 export const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString();
 
@@ -53,7 +54,7 @@ export function passedOver(passed) {
     "too-dear": `${mode} would have taken ${number(needed)} mJ, more than the ${number(had)} mJ allowed`,
     "over-power": `${mode} would have taken ${number(needed)} mJ above idle, and the power budget left ${number(had)}`,
     "no-room": `${mode} would have taken up to ${ms(needed)}, and those who wait left ${ms(had)}`,
-    "not-worth": `${mode} is ${percent(needed)} more accurate, and would have cost later requests ${percent(had)}`,
+    "not-worth": `${mode} is ${points(needed)} more accurate, and would have cost later requests ${points(had)}`,
     "not-resident": `${mode} was not loaded`,
   };
   return texts[code] || `${mode} was passed over (${code})`;
