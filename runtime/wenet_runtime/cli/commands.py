@@ -14,6 +14,7 @@ from wenet_runtime.cli.ends import EXIT_USAGE, checked_settings, fail, guarded, 
 from wenet_runtime.cli.explain import explain
 from wenet_runtime.cli.flags import with_settings
 from wenet_runtime.cli.infer import infer
+from wenet_runtime.cli.plot import plot
 from wenet_runtime.cli.profile import listed, profile
 
 app = typer.Typer(add_completion=True, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -101,6 +102,7 @@ for _command in (serve, build, profile, modes, verify, doctor):
 # These ask a server, or read files, and take no settings.
 app.command("infer")(infer)
 app.command("bench")(bench)
+app.command("plot")(plot)
 app.command("explain")(explain)
 
 
