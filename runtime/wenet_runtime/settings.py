@@ -97,6 +97,9 @@ class Settings(BaseSettings):
         min_length=1,
         description="rail that is the whole board, or rails to be added as A+B; by the board's kind if not given",
     )
+    require_power: bool = Field(
+        default=False, description="judge energy budgets by a meter alone: refuse them where there is none"
+    )
     cache_dir: Path = Field(
         default_factory=lambda: _user_dir("XDG_CACHE_HOME", ".cache"),
         description="where this device's engines and profiles are kept",
@@ -109,6 +112,9 @@ class Settings(BaseSettings):
     drain_timeout_s: float = Field(default=30.0, ge=0, le=3600, description="seconds for accepted work to finish")
     allowed_host: List[str] = Field(
         default_factory=list, description="further Host names taken on a loopback address; may be repeated"
+    )
+    trust_proxy_headers: bool = Field(
+        default=False, description="take a proxy's deadline from x-envoy-expected-rq-timeout-ms"
     )
     token_file: Optional[Path] = Field(
         default=None,

@@ -155,6 +155,29 @@ def test_a_budget_no_idle_device_meets_is_impossible(held_client: Client) -> Non
     assert "retry-after" not in response.headers
 
 
+def test_a_profiled_energy_does_not_do_where_power_is_required(bundle: Bundle, backend: SettableBackend) -> None:
+    energies = {"m0": 1.0, "m1": 2.0, "m2": 3.0}
+    for required, status in ((False, 200), (True, 422)):
+        service = make_service(bundle, backend, energies_mj=energies, defaults=Defaults(require_power=required))
+        response = Client(create_app(service)).infer(headers={"WeNet-Budget-Mj": "2"})
+        assert response.status_code == status, response.text
+        service.runtime.close()
+    check_problem(response, "energy-unavailable", 422)
+
+
+def test_a_trusted_proxy_s_deadline_is_one(bundle: Bundle, backend: SettableBackend) -> None:
+    defaults = Defaults(trust_proxy_headers=True)
+    service = make_service(bundle, backend, medians_ms=SLOW_MS, defaults=defaults)
+    response = Client(create_app(service)).infer(headers={"x-envoy-expected-rq-timeout-ms": "5000"})
+    assert response.headers["wenet-mode"] == "m1"
+    service.runtime.close()
+
+
+def test_two_lengths_of_one_body_are_one_too_many(client: Client) -> None:
+    headers = {"Content-Length": "2", "Transfer-Encoding": "chunked", "Content-Type": "application/json"}
+    check_problem(client.infer(content=b"{}", headers=headers), "malformed-request", 400)
+
+
 def test_an_energy_budget_without_a_known_energy_is_unavailable(held_client: Client) -> None:
     check_problem(held_client.infer(headers={"WeNet-Budget-Mj": "5"}), "energy-unavailable", 422)
 
@@ -378,7 +401,8 @@ def test_a_server_without_a_loaded_mode_is_not_ready(held_client: Client) -> Non
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nowhere", "/infer/x", "/docs/x", "/ui/nothing.js", "/redoc", "/v2/repository/index", "/administrator"]
+    "path",
+    ["/", "/nowhere", "/infer/x", "/docs/x", "/ui/nothing.js", "/redoc", "/v2/repository/index", "/administrator"],
 )
 def test_another_path_is_not_found(client: Client, path: str) -> None:
     check_problem(client.get(path), "not-found", 404)
@@ -386,7 +410,12 @@ def test_another_path_is_not_found(client: Client, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
-    [("GET", "/infer", "POST"), ("DELETE", "/infer", "POST"), ("POST", "/modes", "GET, HEAD"), ("PUT", "/metrics", "GET, HEAD")],
+    [
+        ("GET", "/infer", "POST"),
+        ("DELETE", "/infer", "POST"),
+        ("POST", "/modes", "GET, HEAD"),
+        ("PUT", "/metrics", "GET, HEAD"),
+    ],
 )
 def test_another_method_is_not_allowed_and_the_right_one_named(
     client: Client, method: str, path: str, allowed: str

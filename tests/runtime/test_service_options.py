@@ -1,5 +1,6 @@
 """Request options: strict headers, typed parameters, one precedence."""
 
+from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 import pytest
@@ -9,8 +10,22 @@ from starlette.requests import Request
 
 from tests.runtime.fakes import Client, check_problem, ones, v2_body
 from wenet_runtime.budget import RequestOptions
-from wenet_runtime.service.options import Defaults, header_options, parameter_options, request_options
+from wenet_runtime.bundle import Bundle
+from wenet_runtime.meters.base import Meter
+from wenet_runtime.meters.none import NoMeter
+from wenet_runtime.meters.sim import SimMeter
+from wenet_runtime.service.daemon import open_daemon
+from wenet_runtime.service.options import (
+    ENVOY,
+    Defaults,
+    check_power,
+    header_options,
+    parameter_options,
+    path_mode,
+    request_options,
+)
 from wenet_runtime.service.problems import Problem
+from wenet_runtime.settings import Settings
 
 
 def options(
@@ -19,7 +34,9 @@ def options(
     defaults: Optional[Defaults] = None,
 ) -> RequestOptions:
     request = Request({"type": "http", "headers": headers or []})
-    return request_options(header_options(request), parameter_options(parameters or {}), defaults or Defaults())
+    base = defaults or Defaults()
+    found = header_options(request, trust_proxy_headers=base.trust_proxy_headers)
+    return request_options(found, parameter_options(parameters or {}), base)
 
 
 def flat(found: RequestOptions) -> Dict[str, Any]:
@@ -201,8 +218,67 @@ def test_deadlines_never_loosen() -> None:
     assert options([(b"grpc-timeout", b"60m"), (b"wenet-budget-ms", b"50")]).effective_ms == 50.0
 
 
+TRUSTING = Defaults(trust_proxy_headers=True)
+
+
 def test_a_proxy_s_deadline_is_ignored_unless_trusted() -> None:
-    assert options([(b"x-envoy-expected-rq-timeout-ms", b"1")]).effective_ms is None
+    assert options([(ENVOY, b"1")]).effective_ms is None
+    assert options([(ENVOY, b"nonsense")]).effective_ms is None
+    found = options([(ENVOY, b"250"), (b"wenet-budget-ms", b"500"), (b"grpc-timeout", b"1S")], defaults=TRUSTING)
+    assert (found.protocol_ms, found.effective_ms) == (250.0, 250.0)
+    assert options([(ENVOY, b"0"), (b"grpc-timeout", b"1S")], defaults=TRUSTING).protocol_ms == 1000.0
+    assert options([(ENVOY, b"0")], defaults=TRUSTING).protocol_ms is None
+
+
+@pytest.mark.parametrize("value", [b"", b"-1", b"1.5", b"1e3", b"9" * 10, "²".encode("latin-1"), b"nan"])
+def test_a_trusted_deadline_of_another_form_is_refused(value: bytes) -> None:
+    with pytest.raises(Problem) as caught:
+        options([(ENVOY, value)], defaults=TRUSTING)
+    assert caught.value.slug == "bad-header"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ENVOY,
+        b"grpc-timeout",
+        b"content-type",
+        b"content-encoding",
+        b"content-length",
+        b"inference-header-content-length",
+    ],
+)
+def test_what_two_could_read_differently_may_stand_there_once(name: bytes) -> None:
+    with pytest.raises(Problem, match="twice") as caught:
+        options([(name, b"1m"), (name, b"1m")])
+    assert caught.value.slug == "bad-header"
+
+
+def test_the_path_pins_what_the_request_does_not(bundle: Bundle) -> None:
+    assert request_options({}, {}, Defaults(mode="m2"), "m0").mode == "m0"
+    assert request_options({"mode": "m0"}, {}, Defaults(), "m0").mode == "m0"
+    for headers, parameters in (({"mode": "m1"}, {}), ({}, {"mode": "m1"})):
+        with pytest.raises(Problem, match="pins 'm0'") as caught:
+            request_options(headers, parameters, Defaults(), "m0")
+        assert caught.value.slug == "conflicting-options"
+    assert path_mode({}, bundle.manifest) is None
+    assert path_mode({"model": "tiny"}, bundle.manifest) is None
+    assert path_mode({"model": "tiny", "version": "m1"}, bundle.manifest) == "m1"
+
+
+@pytest.mark.parametrize(
+    ("required", "meter", "refused"), [(True, NoMeter(), True), (True, SimMeter(), False), (False, NoMeter(), False)]
+)
+def test_where_power_is_required_estimates_do_not_do(required: bool, meter: Meter, refused: bool) -> None:
+    defaults = Defaults(require_power=required)
+    check_power(options(), defaults, meter)  # without an energy budget nothing is required
+    budget = options([(b"wenet-budget-mj", b"5")])
+    if not refused:
+        check_power(budget, defaults, meter)
+        return
+    with pytest.raises(Problem, match="--require-power") as caught:
+        check_power(budget, defaults, meter)
+    assert caught.value.slug == "energy-unavailable"
 
 
 @given(st.sampled_from([header_of(name) for name in VALUES]), st.binary(max_size=20))
@@ -224,3 +300,13 @@ def test_over_http_the_slugs_have_their_statuses(client: Client) -> None:
     check_problem(client.infer(json=v2_body(ones(), parameters={"wenet_x": 1})), "malformed-request", 400)
     check_problem(client.infer(headers={"WeNet-Mode": "m9"}), "unknown-mode", 404)
     assert client.infer().status_code == 200
+
+
+def test_the_daemon_s_flags_reach_its_requests(bundle_path: Path, cache_path: Path) -> None:
+    flags: Dict[str, Any] = {"trust_proxy_headers": True, "require_power": True, "meter": "none"}
+    daemon = open_daemon(Settings(bundle=bundle_path, cache_dir=cache_path, profile_rounds=10, **flags))
+    client = Client(daemon.app)
+    check_problem(client.infer(headers={"x-envoy-expected-rq-timeout-ms": "x"}), "bad-header", 400)
+    refused = check_problem(client.infer(headers={"WeNet-Budget-Mj": "5"}), "energy-unavailable", 422)
+    assert "--require-power" in refused["detail"]
+    assert daemon.close(timeout_s=10)

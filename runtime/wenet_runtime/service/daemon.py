@@ -114,6 +114,8 @@ def _defaults(settings: Settings) -> Defaults:
         settings.mode,
         settings.on_miss,
         settings.priority,
+        trust_proxy_headers=settings.trust_proxy_headers,
+        require_power=settings.require_power,
     )
 
 
