@@ -7,7 +7,7 @@ import difflib
 import os
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Type
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Type
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -121,6 +121,10 @@ class Settings(BaseSettings):
         description="file of tokens that requests must bring, one a line, readable by its owner only; "
         "'infer:TOKEN' keeps one from /admin",
     )
+    bundle_root: Optional[Path] = Field(
+        default=None,
+        description="folder that other bundles may come from while the server runs; that of --bundle if not given",
+    )
     insecure_no_auth: bool = Field(
         default=False, description="listen on other than loopback addresses without a token file"
     )
@@ -153,9 +157,8 @@ def load_settings(flags: Mapping[str, Any], *, config: Optional[Path] = None) ->
             names which.
     """
     from_files: Dict[str, Any] = {}
-    for path in (SYSTEM_TOML, _user_dir("XDG_CONFIG_HOME", ".config") / "runtime.toml", config):
-        if path is not None and (path is config or path.is_file()):
-            from_files.update(_read_toml(path))
+    for _, values in toml_files(config):
+        from_files.update(values)
 
     class Joined(Settings):
         @classmethod
@@ -180,6 +183,13 @@ def load_settings(flags: Mapping[str, Any], *, config: Optional[Path] = None) ->
         raise SettingsError(f"{flag} (WENET_{name.upper()}) is {first['input']!r}: {first['msg']}") from None
     except ValueError as error:  # a list in the environment that is no JSON
         raise SettingsError(f"an environment variable cannot be read: {error}") from None
+
+
+def toml_files(config: Optional[Path]) -> Iterator[Tuple[Path, Dict[str, Any]]]:
+    """The TOML files that are read and what stands in each; a later one counts more. Raises `SettingsError`."""
+    for path in (SYSTEM_TOML, _user_dir("XDG_CONFIG_HOME", ".config") / "runtime.toml", config):
+        if path is not None and (path is config or path.is_file()):
+            yield path, _read_toml(path)
 
 
 def _read_toml(path: Path) -> Dict[str, Any]:

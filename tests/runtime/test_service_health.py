@@ -56,6 +56,7 @@ def test_it_says_what_serves_and_how_the_meter_is(bundle: Bundle, backend: Setta
         "live": True,
         "ready": True,
         "draining": False,
+        "bundle": {},
         "engine": {"trouble": None, "stuck_s": 0.0},
         "meter": {
             "name": "sim",

@@ -1,30 +1,31 @@
 """Puts a daemon together: settings → bundle, engines, profile, runtime, application."""
 
+import dataclasses
 import ipaddress
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import FrozenSet, Optional
+from pathlib import Path
+from typing import Callable, FrozenSet, List, Optional
 
 from wenet_runtime.board import read_board
 from wenet_runtime.bundle import Bundle
-from wenet_runtime.canary import golden_inputs
-from wenet_runtime.controller import Controller
 from wenet_runtime.decision_log import DecisionLog
 from wenet_runtime.engines import ON_GPU
 from wenet_runtime.errors import SettingsError
+from wenet_runtime.meters.base import Meter
+from wenet_runtime.prediction import Predictor
 from wenet_runtime.runtime import Runtime
+from wenet_runtime.service.admin import admin_routes
 from wenet_runtime.service.app import create_app
-from wenet_runtime.service.deciding import cascade_of, check_feasible, make_scheduler
-from wenet_runtime.service.decisions import Decisions
+from wenet_runtime.service.assembly import open_serving
 from wenet_runtime.service.device_watch import Callbacks, DeviceWatch
 from wenet_runtime.service.envelope import LOOPBACK_NAMES, App
-from wenet_runtime.service.images import warm_up
 from wenet_runtime.service.inference import Service
 from wenet_runtime.service.metrics import Metrics
-from wenet_runtime.service.opening import Progress, open_device, silent
+from wenet_runtime.service.opening import Progress, open_bundle, silent
 from wenet_runtime.service.options import Defaults
-from wenet_runtime.service.planner import Planner
 from wenet_runtime.service.serving import Serving
+from wenet_runtime.service.swap import CLOSE_S, Bundles
 from wenet_runtime.service.tokens import read_tokens
 from wenet_runtime.settings import Settings
 
@@ -33,23 +34,39 @@ NO_CLOCK = "gpu"  # no device is named so: a graphics card's clocks are not in s
 
 @dataclass(frozen=True)
 class Daemon:
-    """A daemon ready to serve."""
+    """A daemon ready to serve.
 
-    bundle: Bundle
-    runtime: Runtime
+    Attributes:
+        service: what the routes serve from.
+        bundles: changes what that is.
+        meter: the source of energy, shared by all bundles.
+    """
+
+    service: Service
+    bundles: Bundles
     app: App
     log: DecisionLog
     watch: DeviceWatch
-    planner: Planner
+    meter: Meter
     chosen: str = ""  # why this engine, where it was chosen by measuring
+
+    @property
+    def bundle(self) -> Bundle:
+        """What is served now."""
+        return self.service.bundle
+
+    @property
+    def runtime(self) -> Runtime:
+        """What answers now."""
+        return self.service.runtime
 
     def close(self, timeout_s: float) -> bool:
         """Finish accepted work and free everything; False if that took longer."""
         with ExitStack() as stack:  # each is closed whatever the others do
             stack.callback(self.log.close)
-            stack.callback(self.planner.close)
+            stack.callback(self.meter.close)
             self.watch.close()
-            return self.runtime.close(timeout_s)
+            return self.bundles.close(timeout_s)
 
 
 def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
@@ -63,49 +80,45 @@ def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
     check_bind(settings)
     tokens = None if settings.token_file is None else read_tokens(settings.token_file)
     with ExitStack() as failed:
-        device = open_device(settings, progress)
-        opened = failed.enter_context(ExitStack())  # closed by the runtime once there is one
-        opened.callback(device.close)
-        idle_w = device.meter.idle_w if settings.idle_w is None else settings.idle_w
-        modes = [mode for mode in device.bundle.modes if mode.id in device.profiles]
-        controller = Controller(modes, device.profiles, settings.attainment, idle_w=idle_w)
-        loader = device.loader(settings)
-        if loader is not None:
-            opened.callback(loader.close)
-        check_feasible(controller, settings, device.pool.residency.out)
-        cascade = cascade_of(device.bundle, settings)
-        planner = Planner()
-        failed.callback(planner.close)
-        scheduler = make_scheduler(controller, device.bundle, settings, idle_w, cascade, planner.plan)
-        if device.bundle.manifest.preprocess is not None:
-            warm_up(device.bundle.manifest.preprocess)
-        runtime = Runtime(
-            device.pool,
-            scheduler,
-            device.meter,
-            loader=loader,
-            cascade=cascade,
-            warmup=golden_inputs(device.bundle, rows=1),
-            engine_core=settings.engine_core,
-        )
-        opened.pop_all()
-        failed.callback(runtime.close)
         log = DecisionLog(path=None if settings.decision_log is None else settings.decision_log.expanduser())
         failed.callback(log.close)
-        watch = _watch(runtime, _clock_device(settings.engine))
+        policy = policy_of(settings)
+        serving, device = open_serving(settings, log, policy, progress)
+        failed.callback(device.meter.close)
+        failed.callback(serving.close, CLOSE_S)
+        watch = _watch(lambda: bundles.runtimes, _clock_device(settings.engine))
         failed.callback(watch.close)
-        metrics = Metrics(device.bundle, runtime, log=log, watch=watch)
-        serving = Serving(device.bundle, runtime, Decisions(log, controller))
-        service = Service(serving, metrics, _defaults(settings))
+        service = Service(serving, Metrics(serving.bundle, serving.runtime, log=log, watch=watch), policy)
+
+        def open_next(bundle: Bundle) -> Serving:
+            there = dataclasses.replace(device.given, bundle=bundle)
+            return open_serving(settings, log, service.defaults, given=there)[0]
+
+        bundles = Bundles(
+            service,
+            verify=lambda place: open_bundle(settings.model_copy(update={"bundle": place})),
+            open_next=open_next,
+            root=bundle_root(settings),
+        )
         app = create_app(
-            service, hosts=allowed_hosts(settings), watch=watch, tokens=tokens, meter_name=device.meter_name
+            service,
+            hosts=allowed_hosts(settings),
+            watch=watch,
+            tokens=tokens,
+            meter_name=device.meter_name,
+            more=admin_routes(service, bundles),
         )
         watch.start()
         failed.pop_all()
-    return Daemon(device.bundle, runtime, app, log, watch, planner, device.chosen)
+    return Daemon(service, bundles, app, log, watch, device.meter, device.chosen)
 
 
-def _defaults(settings: Settings) -> Defaults:
+def bundle_root(settings: Settings) -> Path:
+    """The folder that other bundles may come from while the server runs."""
+    return settings.bundle.resolve().parent if settings.bundle_root is None else settings.bundle_root.expanduser()
+
+
+def policy_of(settings: Settings) -> Defaults:
     """What holds for requests that bring no options of their own."""
     return Defaults(
         settings.budget_ms,
@@ -126,18 +139,27 @@ def _clock_device(engine: str) -> str:
     return read_board().gpu or NO_CLOCK
 
 
-def _watch(runtime: Runtime, device: str) -> DeviceWatch:
-    """What tells the runtime how its device changes, and that time passes."""
+def _watch(runtimes: Callable[[], List[Runtime]], device: str) -> DeviceWatch:
+    """What tells the runtimes how their device changes, and that time passes: also the one that may be back soon."""
+
+    def tell(what: Callable[[Predictor], None]) -> None:
+        for runtime in runtimes():
+            runtime.tell(what)
 
     def throttled(now: bool) -> None:
-        runtime.controller.throttled = now
+        for runtime in runtimes():
+            runtime.controller.throttled = now
+
+    def ticked() -> None:
+        for runtime in runtimes():
+            runtime.tick()
 
     return DeviceWatch(
         Callbacks(
-            clock_changed=lambda by: runtime.tell(lambda predictor: predictor.clock_changed(by)),
+            clock_changed=lambda by: tell(lambda predictor: predictor.clock_changed(by)),
             throttled=throttled,
-            power_setting_changed=lambda name: runtime.tell(lambda predictor: predictor.power_setting_changed()),
-            ticked=runtime.tick,
+            power_setting_changed=lambda name: tell(lambda predictor: predictor.power_setting_changed()),
+            ticked=ticked,
         ),
         device=device,
     )

@@ -14,6 +14,7 @@ from wenet_runtime.escalation import Escalation
 from wenet_runtime.outlook import here_and_now
 from wenet_runtime.power_budget import PowerBudget
 from wenet_runtime.scheduler import Scheduler
+from wenet_runtime.service.options import Defaults
 from wenet_runtime.settings import Settings
 
 
@@ -90,26 +91,26 @@ def _check_above_idle(average_w: float, idle_w: float, what: str) -> None:
         raise SettingsError(f"{what} leaves {average_w:.3g} W, and the idle board alone draws {idle_w:.3g} W")
 
 
-def check_feasible(controller: Controller, settings: Settings, out: Mapping[str, str]) -> None:
+def check_feasible(controller: Controller, policy: Defaults, out: Mapping[str, str]) -> None:
     """Budgets that no mode meets even when idle would refuse every request: say so at the start.
 
     Raises:
         BudgetImpossible, EnergyUnavailable: such a budget.
     """
-    options = RequestOptions(budget=Budget(min_accuracy=settings.min_accuracy), mode=settings.mode)
+    options = RequestOptions(budget=Budget(min_accuracy=policy.min_accuracy), mode=policy.mode)
     allowed = controller.allowed(options, out)
     fastest = min(allowed, key=lambda mode: controller.profiles[mode.id].p50_ms)
     fastest_ms = controller.profiles[fastest.id].p50_ms
-    if settings.on_miss != "late" and settings.budget_ms is not None and fastest_ms > settings.budget_ms:
+    if policy.on_miss != "late" and policy.budget_ms is not None and fastest_ms > policy.budget_ms:
         raise BudgetImpossible(
-            f"no allowed mode meets --budget-ms {settings.budget_ms:g} on this device: "
+            f"no allowed mode meets --budget-ms {policy.budget_ms:g} on this device: "
             f"the fastest, {fastest.id}, takes {fastest_ms:.3g} ms"
         )
-    if settings.budget_mj is not None:
+    if policy.budget_mj is not None:
         energies = [energy for energy in (controller.energy_mj(mode.id) for mode in allowed) if energy is not None]
         if not energies:
             raise EnergyUnavailable("--budget-mj needs a source of energy and this device has none: choose --meter")
-        if settings.on_miss == "reject" and min(energies) > settings.budget_mj:
+        if policy.on_miss == "reject" and min(energies) > policy.budget_mj:
             raise BudgetImpossible(
-                f"no allowed mode meets --budget-mj {settings.budget_mj:g}: the least takes {min(energies):.3g} mJ"
+                f"no allowed mode meets --budget-mj {policy.budget_mj:g}: the least takes {min(energies):.3g} mJ"
             )

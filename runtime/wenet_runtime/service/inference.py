@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -48,12 +48,14 @@ class Service:
         metrics: counts what happens to requests.
         defaults: what holds for requests that bring no options of their own.
         recent: what happened in the last minute.
+        bundle_state: what /v2/health tells of changes of the bundle; empty where there can be none.
     """
 
     active: Serving
     metrics: Metrics
     defaults: Defaults
     recent: Recent = field(default_factory=Recent)
+    bundle_state: Callable[[], Dict[str, Any]] = dict
 
     @property
     def bundle(self) -> Bundle:
@@ -74,6 +76,7 @@ class Service:
 async def infer(service: Service, request: Request) -> Response:
     """One request: headers → options, body → tensors, runtime → result, result → body and headers."""
     serving = service.active
+    serving.tally.begun()
     try:
         return await _answer(service, serving, request)
     except ClientGone:
@@ -84,6 +87,7 @@ async def infer(service: Service, request: Request) -> Response:
         service.metrics.failed(problem.slug)
         service.recent.failed(problem.slug)
         asked: Optional[Asked] = request.scope.get("wenet.asked")
+        serving.tally.failed(problem.slug, None if asked is None else asked.options)
         if asked is not None:
             serving.statistics.failed(asked.options.mode, time.monotonic() - asked.deadline.start_s)
             why = error.why if isinstance(error, Refused) else Refused.why
@@ -91,6 +95,8 @@ async def infer(service: Service, request: Request) -> Response:
         if problem.slug == "internal":  # the client is told its request's id, the log why
             _LOG.exception("request %s failed", request.scope["wenet.request_id"])
         return _problem_response(problem, request)
+    finally:
+        serving.tally.ended()
 
 
 def _problem_response(problem: Problem, request: Request) -> Response:
@@ -154,6 +160,7 @@ async def _answer(service: Service, serving: Serving, request: Request) -> Respo
     in_time = deadline.left_ms(now_s) >= 0
     service.metrics.answered(result, latency_ms=latency_ms, rows=rows, met=met, in_time=in_time)
     service.recent.answered(result, latency_ms=latency_ms, met=met)
+    serving.tally.answered(met)
     return reply
 
 

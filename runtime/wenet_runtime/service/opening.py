@@ -73,6 +73,11 @@ class Device:
 
         return sorted(self.profiles, key=use)  # within these, the most accurate first
 
+    @property
+    def given(self) -> "Given":
+        """What another bundle on this device shares."""
+        return Given(self.meter, self.meter_name)
+
     def close(self) -> None:
         """Free the engines and stop the meter."""
         with ExitStack() as stack:  # either is closed whatever the other does
@@ -80,14 +85,33 @@ class Device:
             self.pool.close()
 
 
+@dataclass(frozen=True)
+class Given:
+    """What is there already when another bundle is opened beside one that is served; nothing of it is closed.
+
+    Attributes:
+        meter, meter_name: the source of energy, idle watts known.
+        bundle: verified already; None to open that of the settings.
+    """
+
+    meter: Meter
+    meter_name: str
+    bundle: Optional[Bundle] = None
+
+
 def open_cache(settings: Settings) -> DeviceCache:
     """The cache of this bundle on this device, engines not loaded. Raises `BundleError`, `EngineError`."""
     return open_backend(settings)[0]
 
 
+def open_bundle(settings: Settings) -> Bundle:
+    """Verify the settings' bundle. Raises `BundleError`."""
+    return Bundle(settings.bundle)
+
+
 def open_backend(settings: Settings) -> Tuple[DeviceCache, Backend]:
     """That cache, and the engine that it builds for."""
-    bundle = Bundle(settings.bundle)
+    bundle = open_bundle(settings)
     backend, _ = _backend(settings, bundle)
     return _cache(settings, bundle, backend), backend
 
@@ -132,6 +156,7 @@ def open_device(
     profile_again: bool = False,
     batch_sizes: Sequence[int] = (),
     select: Optional[int] = None,
+    given: Optional[Given] = None,
 ) -> Device:
     """Verify the bundle, build what the cache lacks, load the modes that are offered, and read or measure their costs.
 
@@ -143,16 +168,20 @@ def open_device(
         profile_again: measure all modes, whatever is known.
         batch_sizes: rows of the whole batches that are then measured too.
         select: how many modes to offer from now on, chosen by what is then measured; 0 offers all. As before if None.
+        given: what is there already; None opens all of it.
 
     Raises:
         BundleError, EngineError, MeterError, SettingsError: what is wrong, and what to do.
     """
-    bundle = Bundle(settings.bundle)
+    bundle = given.bundle if given is not None and given.bundle is not None else open_bundle(settings)
     _check_sizes(bundle, batch_sizes)
     with ExitStack() as failed:
-        meter_name, meter, _ = open_meter(settings)
-        failed.callback(meter.close)
-        know_idle(settings, meter)  # before anything is built, loaded or measured
+        if given is None:
+            meter_name, meter, _ = open_meter(settings)
+            failed.callback(meter.close)
+            know_idle(settings, meter)  # before anything is built, loaded or measured
+        else:
+            meter_name, meter = given.meter_name, given.meter
         backend, chosen = _backend(settings, bundle)
         failed.callback(backend.close)  # closing twice, by the pool as well, is harmless
         cache = _cache(settings, bundle, backend)

@@ -23,7 +23,7 @@ def health_routes(service: Service, meter_name: str) -> List[Route]:
     """
 
     async def health_of_all(request: Request) -> Response:
-        return json_response(health(service.runtime, meter_name))
+        return json_response({**health(service.runtime, meter_name), "bundle": service.bundle_state()})
 
     async def live(request: Request) -> Response:
         return json_response({"live": True})

@@ -1,11 +1,15 @@
 """What belongs to one bundle while it is served."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Optional
 
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.decisions import Decisions
+from wenet_runtime.service.planner import Planner
 from wenet_runtime.service.statistics import Statistics
+from wenet_runtime.service.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -19,10 +23,21 @@ class Serving:
         bundle: what is served.
         runtime: answers from its modes.
         decisions: writes down what that runtime decided.
+        planner: plans for that runtime; None if nothing does.
+        tally: how its requests end.
         statistics: how often and how long its modes worked.
     """
 
     bundle: Bundle
     runtime: Runtime
     decisions: Decisions
+    planner: Optional[Planner] = None
+    tally: Tally = field(default_factory=Tally)
     statistics: Statistics = field(default_factory=Statistics)
+
+    def close(self, timeout_s: float) -> bool:
+        """Finish accepted work and free the engines; False if that took longer."""
+        with ExitStack() as stack:  # each is closed whatever the other does
+            if self.planner is not None:
+                stack.callback(self.planner.close)
+            return self.runtime.close(timeout_s)

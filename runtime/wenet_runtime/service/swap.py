@@ -1,0 +1,258 @@
+"""Changes the bundle that is served, while it is served: another one, or the one before.
+
+At most two bundles are in memory: the one that serves, and the one before it, which is kept whole so that going back
+takes no time. The one before is closed when the next one is about to be loaded. Its engine thread sleeps: it has only
+what was admitted to it to finish.
+"""
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from starlette.concurrency import run_in_threadpool
+
+from wenet_runtime.bundle import Bundle
+from wenet_runtime.errors import WeNetError
+from wenet_runtime.memory import give_back
+from wenet_runtime.runtime import Runtime
+from wenet_runtime.service.bundle_root import place_of, without_paths
+from wenet_runtime.service.inference import Service
+from wenet_runtime.service.probation import WINDOW_S, fault
+from wenet_runtime.service.problems import Problem
+from wenet_runtime.service.serving import Serving
+
+POLL_S = 0.01
+LOOK_S = 1.0
+LEAVE_S = 30.0  # no request takes so long but one whose engine stands still
+CLOSE_S = 30.0
+
+_LOG = logging.getLogger(__name__)
+
+
+class Bundles:
+    """The bundle that is served and the one before it. Everything but `close` is called on the event loop.
+
+    Args:
+        service: what the routes serve from; its `active` is replaced here and nowhere else.
+        verify: opens a bundle and checks it. Raises `BundleError`.
+        open_next: makes a verified bundle ready to be served. Raises any `WeNetError`.
+        root: the folder that bundles may come from.
+        window_s: how long a new bundle is watched.
+        look_s: how often.
+        clock: the monotonic clock.
+
+    Attributes:
+        draining: the server is about to stop.
+        stop: begins that; set by the server, which has more to do for it.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        verify: Callable[[Path], Bundle],
+        open_next: Callable[[Bundle], Serving],
+        root: Path,
+        window_s: float = WINDOW_S,
+        look_s: float = LOOK_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.draining = False
+        self.stop: Callable[[], None] = self.drain
+        self._service = service
+        self._verify = verify
+        self._open_next = open_next
+        self._root = root
+        self._window_s = window_s
+        self._look_s = look_s
+        self._clock = clock
+        self._previous: Optional[Serving] = None
+        self._busy = False
+        self._probation: Optional[asyncio.Task[None]] = None
+        self._leaving: Optional[asyncio.Task[None]] = None
+        self._rolled_back: Optional[Dict[str, str]] = None
+        service.bundle_state = lambda: self.state
+
+    @property
+    def runtimes(self) -> List[Runtime]:
+        """Of the bundle that is served, and of the one before."""
+        return [one.runtime for one in (self._service.active, self._previous) if one is not None]
+
+    @property
+    def alive(self) -> bool:
+        """As `Runtime`'s, of what is served."""
+        return self._service.active.runtime.alive
+
+    @property
+    def stuck_s(self) -> float:
+        """The longest that an engine's thread has not moved on though there was something to do, s."""
+        return max(one.stuck_s for one in self.runtimes)
+
+    @property
+    def pending(self) -> int:
+        """Requests accepted and not answered yet."""
+        return sum(one.pending for one in self.runtimes)
+
+    @property
+    def state(self) -> Dict[str, Any]:
+        """For /v2/health."""
+        return {
+            "sha256": self._service.active.bundle.sha256,
+            "previous_sha256": None if self._previous is None else self._previous.bundle.sha256,
+            "changing": self._busy,
+            "watched": self._probation is not None and not self._probation.done(),
+            "rolled_back": self._rolled_back,
+        }
+
+    def drain(self) -> None:
+        """Say to whoever asks that the server is about to stop; work is still taken, but no other bundle."""
+        self.draining = True
+        for one in self.runtimes:
+            one.drain()
+
+    def refuse(self) -> None:
+        """Take no new work from now on."""
+        self.draining = True
+        for one in self.runtimes:
+            one.refuse()
+
+    def end(self) -> None:
+        """Begin to stop the server. Raises `Problem` conflict if it has begun."""
+        self._check_staying()
+        self.stop()
+
+    def _check_staying(self) -> None:
+        if self.draining:
+            raise Problem("conflict", "the server is shutting down: ask the next one")
+
+    def check_unchanging(self) -> None:
+        """Raises `Problem` conflict while the bundle is being changed, or the server stops."""
+        self._check_staying()
+        if self._busy:
+            raise Problem("conflict", "the bundle is being changed: wait until that is done")
+
+    async def swap(self, path: str) -> Tuple[str, str]:
+        """Serve another bundle: verified, loaded and checked beside the present one, which serves until then.
+
+        Args:
+            path: of its directory, see `place_of`.
+
+        Returns:
+            SHA-256 of what is served now, and of what was served before.
+
+        Raises:
+            Problem: conflict, or bundle-invalid. All is as it was, but that after a bundle was verified the one
+                before the present one is gone, because its memory is needed.
+        """
+        self.check_unchanging()
+        self._busy = True
+        try:
+            place = await run_in_threadpool(place_of, self._root, path)
+            bundle = await run_in_threadpool(self._verify, place)
+            await self._forget_previous()
+            serving = await run_in_threadpool(self._open_next, bundle)
+            if self.draining:
+                await run_in_threadpool(_free, serving)
+                self._check_staying()
+        except WeNetError as error:
+            _LOG.warning("the bundle is not changed: %s", error)
+            self._service.metrics.swapped("failed")
+            raise Problem("bundle-invalid", without_paths(str(error))) from None
+        except Problem as problem:
+            if problem.slug == "bundle-invalid":
+                self._service.metrics.swapped("failed")
+            raise
+        finally:
+            self._busy = False
+        self._rolled_back = None
+        before = self._previous = self._activate(serving)
+        self._service.metrics.swapped("done")
+        self._probation = asyncio.ensure_future(self._watch(serving, before))
+        return serving.bundle.sha256, before.bundle.sha256
+
+    async def rollback(self) -> Tuple[str, str]:
+        """Serve the bundle before again, at once; returns both sums as `swap` does. Raises `Problem` conflict."""
+        self.check_unchanging()
+        if self._previous is None:
+            raise Problem("conflict", "there is no bundle to go back to: none was changed, or its memory was needed")
+        return self._go_back(self._previous, "somebody asked for it")
+
+    def _activate(self, serving: Serving) -> Serving:
+        """Serve this from now on; returns what was served."""
+        runtime, before = serving.runtime, self._service.active
+        runtime.controller.throttled = before.runtime.controller.throttled
+        self._service.active = serving
+        self._service.metrics.follow(serving.bundle, runtime)
+        if self.draining:  # a signal may come between any two lines
+            runtime.drain()
+        return before
+
+    def _go_back(self, back: Serving, reason: str) -> Tuple[str, str]:
+        self._stop_watching()
+        self._previous = None
+        given_up = self._activate(back)
+        self._rolled_back = {"sha256": given_up.bundle.sha256, "reason": reason}
+        self._service.metrics.swapped("rolled_back")
+        sums = back.bundle.sha256, given_up.bundle.sha256
+        _LOG.warning("the bundle %s… is served again instead of %s…: %s", sums[0][:12], sums[1][:12], reason)
+        self._busy = True
+        self._leaving = asyncio.ensure_future(self._let_go(given_up))
+        return sums
+
+    async def _let_go(self, serving: Serving) -> None:
+        """Close what was given up once its requests have ended."""
+        try:
+            await self._left(serving)
+            await run_in_threadpool(_free, serving)
+        finally:
+            self._busy = False
+
+    async def _forget_previous(self) -> None:
+        """Make room for another bundle. Raises `Problem` conflict where requests still need the one before."""
+        self._stop_watching()
+        previous = self._previous
+        if previous is None:
+            return
+        if not await self._left(previous):
+            raise Problem("conflict", "requests of the bundle before are still under way: try again later")
+        self._previous = None
+        await run_in_threadpool(_free, previous)
+
+    async def _left(self, serving: Serving) -> bool:
+        """Wait until no request has this bundle any more; False if that does not come."""
+        end_s = self._clock() + LEAVE_S
+        while serving.tally.open and self._clock() < end_s:
+            await asyncio.sleep(POLL_S)
+        return not serving.tally.open
+
+    def _stop_watching(self) -> None:
+        if self._probation is not None and self._probation is not asyncio.current_task():
+            self._probation.cancel()
+        self._probation = None
+
+    async def _watch(self, serving: Serving, before: Serving) -> None:
+        """Go back when the new bundle does worse than the one before, while it is new."""
+        hits, began_s = before.tally.hits, self._clock()
+        while self._clock() - began_s < self._window_s and not self.draining:
+            await asyncio.sleep(self._look_s)
+            errors = serving.tally.errors + sum(serving.runtime.faults.values())
+            reason = fault(hits, serving.tally.hits, errors, serving.runtime.trouble)
+            if reason is not None and not self._busy and self._previous is before:
+                self._go_back(before, reason)
+                return
+
+    def close(self, timeout_s: float) -> bool:
+        """Finish accepted work and free everything; False if that took longer. After the event loop has ended."""
+        end_s = self._clock() + timeout_s
+        finished = self._service.active.close(timeout_s)
+        if self._previous is not None:
+            finished = self._previous.close(max(0.0, end_s - self._clock())) and finished
+        return finished
+
+
+def _free(serving: Serving) -> None:
+    if not serving.close(CLOSE_S):
+        _LOG.error("the engine of bundle %s… does not end: its memory is lost", serving.bundle.sha256[:12])
+    give_back()
