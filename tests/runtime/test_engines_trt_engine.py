@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from tests.doubles.board import DISCRETE, NANO, ORIN_NANO, XAVIER_NX
+from tests.doubles.cudart_double import Runtime
+from tests.doubles.cudart_types import cudaError_t
+from tests.doubles.pycuda_objects import LogicError, PagelockedHostAllocation
 from tests.runtime.fakes import PATIENCE_S
 from tests.runtime.trt_rig import VERSIONS, Rig, near, replaced, rigged
 from tests.supernets import images
@@ -51,6 +54,27 @@ class TestAnswers:
             for rows in (1, 3, 8, 1):
                 given = images(rows, seed=rows)
                 assert near(engine.infer({"input": given})["logits"], rig.answers(given))
+
+    @pytest.mark.parametrize("cuda", ["pycuda", "cuda-python"])
+    def test_tensors_are_copied_where_memory_cannot_be_mapped(
+        self, cuda: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def refused(self: Any, *args: Any) -> Any:
+            if cuda == "pycuda":
+                raise LogicError("cuMemHostGetDevicePointer failed: operation not supported")
+            return cudaError_t.cudaErrorInvalidValue, 0
+
+        place, name = {
+            "pycuda": (PagelockedHostAllocation, "get_device_pointer"),
+            "cuda-python": (Runtime, "cudaHostGetDevicePointer"),
+        }[cuda]
+        monkeypatch.setattr(place, name, refused)
+        with rigged(monkeypatch, bundle, OLD, board=NANO, cuda=cuda) as rig:
+            engine = rig.engine()
+            for rows in (1, 3, 8):
+                given = images(rows, seed=rows)
+                assert near(engine.infer({"input": given})["logits"], rig.answers(given))
+        assert caplog.text.count("memory cannot be mapped") == 1
 
     def test_a_batch_s_order_and_layout_do_not_matter(self, either: Rig) -> None:
         given = images(5)

@@ -69,7 +69,11 @@ class PycudaGpu:
         with self._failures(f"cannot take {nbytes} bytes of pinned memory"):
             array: NDArray[np.uint8] = self._driver.pagelocked_empty((nbytes,), np.uint8, mem_flags=flags)
             held: Any = array.base
-            return HostMemory(array, int(held.get_device_pointer()) if mapped else 0, held)
+            try:
+                return HostMemory(array, int(held.get_device_pointer()) if mapped else 0, held)
+            except self._driver.Error:
+                held.free()
+                raise
 
     def free_host(self, memory: HostMemory) -> None:
         """See `Gpu.free_host`."""

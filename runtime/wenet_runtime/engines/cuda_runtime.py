@@ -57,7 +57,11 @@ class RuntimeGpu:
         array = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(place))
         address = 0
         if mapped:
-            address = int(self._call("cannot map pinned memory", "cudaHostGetDevicePointer", place, 0))
+            try:
+                address = int(self._call("cannot map pinned memory", "cudaHostGetDevicePointer", place, 0))
+            except EngineError:
+                self._call("cannot give pinned memory back", "cudaFreeHost", place)
+                raise
         return HostMemory(array, address, place)
 
     def free_host(self, memory: HostMemory) -> None:

@@ -1,5 +1,6 @@
 """Memory that all modes of a TensorRT backend share, since only one of them runs at a time."""
 
+import logging
 from typing import Any, Dict, Optional
 
 import numpy as np
@@ -10,6 +11,8 @@ from wenet_runtime.errors import EngineError
 
 ALIGNMENT = 256  # bytes, as TensorRT wants its memory; CUDA's allocations begin at such a place
 MB = 1 << 20
+
+_LOG = logging.getLogger(__name__)
 
 
 class Block:
@@ -68,7 +71,7 @@ class Passage:
 
     Args:
         gpu: where to.
-        kind: `MAPPED`, `PINNED` or `PAGEABLE`; see `cuda.Transfer`.
+        kind: `MAPPED`, `PINNED` or `PAGEABLE`; see `cuda.Transfer`. `PINNED` takes the place of what cannot be mapped.
 
     Attributes:
         address: where the GPU finds the tensor; it moves when the passage grows.
@@ -87,11 +90,23 @@ class Passage:
             return
         self.close()
         if self._kind != PAGEABLE:
-            self._host = self._gpu.allocate_host(nbytes, mapped=self._kind == MAPPED)
+            self._host = self._host_memory(nbytes)
             self.address = self._host.address
         if self._kind != MAPPED:
             self.address = self._gpu.allocate(nbytes)
         self._size = nbytes
+
+    def _host_memory(self, nbytes: int) -> HostMemory:
+        try:
+            return self._gpu.allocate_host(nbytes, mapped=self._kind == MAPPED)
+        except EngineError as error:
+            if self._kind != MAPPED:
+                raise
+            # Whether a board maps memory without asking its context for it first is not told: copies work anywhere.
+            memory = self._gpu.allocate_host(nbytes, mapped=False)
+            self._kind = PINNED
+            _LOG.warning("tensors are copied to the GPU and back, because memory cannot be mapped: %s", str(error))
+            return memory
 
     def write(self, value: NDArray[Any]) -> None:
         """Begin to bring an input to the GPU: written once and in order, whatever the value's own layout is."""
