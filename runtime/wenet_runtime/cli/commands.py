@@ -16,6 +16,7 @@ from wenet_runtime.cli.flags import with_settings
 from wenet_runtime.cli.infer import infer
 from wenet_runtime.cli.plot import plot
 from wenet_runtime.cli.profile import listed, profile
+from wenet_runtime.cli.settings_shown import settings
 
 app = typer.Typer(add_completion=True, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -83,7 +84,12 @@ def modes(flags: Dict[str, Any], config: Optional[Path]) -> None:
     guarded(action)
 
 
-def verify(flags: Dict[str, Any], config: Optional[Path]) -> None:
+def verify(
+    as_json: bool = typer.Option(False, "--json", help="print what was verified as JSON, not the SHA-256 alone"),
+    *,
+    flags: Dict[str, Any],
+    config: Optional[Path],
+) -> None:
     """Check every file of the bundle against its manifest."""
 
     def action() -> None:
@@ -91,21 +97,21 @@ def verify(flags: Dict[str, Any], config: Optional[Path]) -> None:
 
         bundle = Bundle(checked_settings(flags, config).bundle)
         say(f"ok: {bundle.manifest.model}, {len(bundle.modes)} modes, {len(bundle.manifest.files)} files")
-        print(bundle.sha256)
+        if as_json:
+            files = {one: entry.sha256 for one, entry in bundle.manifest.files.items()}
+            members = {"bundle_sha256": bundle.sha256, "model": bundle.manifest.model, "files": files}
+            print(json.dumps({**members, "modes": [mode.id for mode in bundle.modes]}, indent=1))
+        else:
+            print(bundle.sha256)
 
     guarded(action)
 
 
 app.callback(invoke_without_command=True)(with_settings(bare))
-for _command in (serve, build, profile, modes, verify, doctor):
+for _command in (serve, build, profile, modes, verify, doctor, settings):
     app.command(_command.__name__)(with_settings(_command))
 # These ask a server, or read files, and take no settings.
 app.command("infer")(infer)
 app.command("bench")(bench)
 app.command("plot")(plot)
 app.command("explain")(explain)
-
-
-def main() -> None:
-    """Entry point of `wenet-runtime`."""
-    app()
