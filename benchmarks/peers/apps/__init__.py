@@ -1,0 +1,1 @@
+"""What runs inside of the peers' processes. Only their environments import these files."""
