@@ -116,7 +116,7 @@ def test_a_load_of_which_nothing_is_answered_exits_1_and_is_reported(command: An
     found = command("bench", *short(serve(answer)))
     assert found.exit_code == 1
     assert "problems: queue-full 10 (100.0%)" in found.stdout
-    assert found.stderr.endswith("wenet-runtime: no request was answered\n")
+    assert found.stderr.endswith("wenet-runtime: no request was answered: queue-full\n")
 
 
 def test_a_server_that_tells_no_metadata_asks_for_a_file(command: Any, serve: Any) -> None:

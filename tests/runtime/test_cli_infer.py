@@ -151,7 +151,8 @@ def test_what_is_made_up_or_unknown_says_so(command: Any, serve: Any, image: Pat
     found = command("infer", image, "--url", serve(lambda asked: json_reply({"top_k": [ROW]}, headers=made_up)).url)
     assert "mJ by sim (SIMULATED)" in found.stdout
     assert "budget NOT met" in found.stdout
-    found = command("infer", image, "--url", serve(lambda asked: json_reply({})).url)
+    odd = {"WeNet-Latency-Ms": "soon", "WeNet-Energy-Mj": "much"}
+    found = command("infer", image, "--url", serve(lambda asked: json_reply({}, headers=odd)).url)
     assert found.stdout.splitlines()[1:] == ["  mode ? ()", "  unknown, predicted unknown", "  energy unknown"]
 
 

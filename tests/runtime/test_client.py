@@ -2,6 +2,7 @@
 
 import json
 import socket
+import ssl
 import threading
 from pathlib import Path
 from typing import Any, Iterator, List
@@ -158,6 +159,15 @@ def test_a_request_carries_the_token_and_the_prefix(servers: List[ScriptedServer
 def test_where_nothing_listens_it_says_what_to_start() -> None:
     with pytest.raises(Unreachable, match=r"nothing listens on http://127.0.0.1:1: start it with `wenet-runtime"):
         Client(address_of("http://127.0.0.1:1")).request("GET", "/modes")
+
+
+def test_a_certificate_that_is_not_trusted_says_where_its_issuer_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*parts: Any, **how: Any) -> None:
+        raise ssl.SSLCertVerificationError("self-signed certificate")
+
+    monkeypatch.setattr("http.client.HTTPSConnection.request", refuse)
+    with pytest.raises(Unreachable, match="of https://board is not trusted here: name its issuer's file"):
+        Client(address_of("https://board")).request("GET", "/modes")
 
 
 def test_a_server_that_never_answers_ends_with_the_time_that_it_was_given() -> None:

@@ -105,7 +105,8 @@ def bench(
             _write(Path(out), report, served, counted, [replace(one, at_s=one.at_s - warm_up_s) for one in readings])
         _tell(report, as_json=as_json)
         if not any(one.status == 200 for one in counted):
-            fail("no request was answered", EXIT_FAILURE)
+            why = ", ".join(report["summary"]["problems"]) or "no server there, or none that answers in time"
+            fail(f"no request was answered: {why}", EXIT_FAILURE)
 
     guarded(action)
 

@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import ssl
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional
 
@@ -101,6 +102,10 @@ class Client:
         except ConnectionRefusedError:
             raise Unreachable(
                 f"nothing listens on {where.url}: start it with `wenet-runtime --bundle DIR`, or give another --url"
+            ) from None
+        except ssl.SSLCertVerificationError:
+            raise Unreachable(
+                f"the certificate of {where.url} is not trusted here: name its issuer's file in SSL_CERT_FILE"
             ) from None
         except socket.timeout:
             raise Unreachable(f"{where.url} did not answer within {self.timeout_s:g} s: is --url right?") from None
