@@ -1,0 +1,1 @@
+"""What must never harm a daemon: damaged requests, images and bundles. Cases follow from a seed and a number."""
