@@ -7,7 +7,6 @@ and never travels. A damaged or foreign entry is ignored with a warning and buil
 import contextlib
 import fcntl
 import os
-import platform
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Iterator, Mappi
 from numpy.typing import NDArray
 
 from wenet_runtime.bundle import Bundle, Mode
-from wenet_runtime.device import Device, processor_flags
-from wenet_runtime.engines.base import Artifact, Backend, numerics_of
+from wenet_runtime.device import Device
+from wenet_runtime.device_graph import lowered
+from wenet_runtime.engines.base import Artifact, Backend
 from wenet_runtime.errors import EngineError
 from wenet_runtime.files import sha256_of
 from wenet_runtime.memory import Footprint, footprint_of, give_back
@@ -26,7 +26,6 @@ from wenet_runtime.profile_file import FILE, DeviceProfile, read_profile, write_
 from wenet_runtime.refused_file import read_refused, write_refused
 
 if TYPE_CHECKING:
-    from wenet_runtime.lowering.graph import Graph
     from wenet_runtime.materialize import Supernet
 
 Progress = Callable[[str, int, int], None]
@@ -34,39 +33,6 @@ Progress = Callable[[str, int, int], None]
 Emitted = Callable[["Supernet", Mode, Mapping[str, NDArray[Any]]], Mapping[str, int]]
 
 LOCK = "lock"
-
-
-def lowered(
-    backend: Backend,
-    supernet: "Supernet",
-    mode: Mode,
-    statistics: Mapping[str, NDArray[Any]],
-    emitted: Mapping[str, int],
-) -> "Graph":
-    """A mode's plain network as a backend computes it on this device.
-
-    Args:
-        backend: says in which precision.
-        supernet: the bundle's.
-        mode: groups and precision.
-        statistics: the mode's own; int8 needs its ranges.
-        emitted: with how many groups layers are computed, where not with their own.
-    """
-    from wenet_runtime.lowering.precision import wants_reduced_range
-    from wenet_runtime.materialize import lower
-
-    numerics = numerics_of(backend, mode)
-    return lower(
-        supernet,
-        mode.groups,
-        statistics,
-        emitted=emitted,
-        precision=numerics.emitted,
-        # What overflows is products of uint8 on the CPU.
-        reduce_range=not numerics.symmetric and wants_reduced_range(platform.machine(), processor_flags()),
-        symmetric=numerics.symmetric,
-        fp32_layers=numerics.fp32_layers,
-    )
 
 
 def _silent(what: str, done: int, total: int) -> None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Mapping
 
 from numpy.typing import NDArray
 
-from wenet_runtime.builder import lowered
 from wenet_runtime.bundle import Mode
 from wenet_runtime.device import Device
+from wenet_runtime.device_graph import lowered
 from wenet_runtime.engines.base import Backend, builds_quickly
 from wenet_runtime.profiler import quickest_ms
 

@@ -18,10 +18,11 @@ from tests.runtime.test_materialize import with_ranges
 from tests.runtime.trt_rig import VERSIONS, Rig, near, replaced, rigged
 from tests.supernets import images
 from wenet_runtime.board import Board as System
-from wenet_runtime.builder import DeviceCache, lowered
+from wenet_runtime.builder import DeviceCache
 from wenet_runtime.bundle import Bundle, Mode
 from wenet_runtime.canary import WARMUP_RUNS
 from wenet_runtime.device import this_device
+from wenet_runtime.device_graph import lowered
 from wenet_runtime.engines import trt
 from wenet_runtime.engines.base import Artifact, EngineOptions, Numerics
 from wenet_runtime.engines.trt import TrtBackend

@@ -10,7 +10,7 @@ import pytest
 
 from tests.runtime.test_materialize import with_ranges
 from tests.supernets import make_supernet, uniform, write_test_bundle
-from wenet_runtime import builder as builder_module
+from wenet_runtime import device_graph
 from wenet_runtime import tuner as tuner_module
 from wenet_runtime.builder import DeviceCache
 from wenet_runtime.bundle import Accuracy, Bundle, Mode
@@ -112,8 +112,8 @@ def test_int8_modes_are_timed_in_the_range_they_are_served_in(
         return [1.0] * len(graphs)
 
     monkeypatch.setattr(tuner_module, "quickest_ms", quickest_ms)
-    monkeypatch.setattr(builder_module, "processor_flags", lambda: frozenset(flags))
-    monkeypatch.setattr(builder_module.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(device_graph, "processor_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(device_graph.platform, "machine", lambda: "x86_64")
     supernet = make_supernet()
     mode = mode_of(supernet, 16, "int8")
     Tuner(tmp_path, DEVICE, OrtBackend()).emitted(supernet, mode, with_ranges(supernet, mode.groups))
@@ -196,7 +196,7 @@ class TestWhereBuildingTakesLong:
         statistics = with_ranges(supernet, mode.groups)
         emitted = Tuner(tmp_path, DEVICE, backend).emitted(supernet, mode, statistics)
         assert emitted == {}
-        assert builder_module.lowered(backend, supernet, mode, statistics, emitted).to_bytes() == given[0]
+        assert device_graph.lowered(backend, supernet, mode, statistics, emitted).to_bytes() == given[0]
         kinds = {node.op_type for node in onnx.load_model_from_string(given[0]).graph.node}
         assert ("QuantizeLinear" in kinds) == (precision == "int8")
         assert "Cast" not in kinds  # fp16 is how the engine computes, not how the network is written
