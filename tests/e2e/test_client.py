@@ -88,6 +88,8 @@ def test_a_load_is_sent_reported_and_drawn(place: Path, url: str) -> None:
     assert summary["arrivals"] > 20
     assert set(summary["statuses"]) == {"200"}
     assert summary["energy_sources"] == ["sim"]
+    random = wenet("bench", "--url", url, "--rate", 20, "--seconds", 1, "--warm-up-s", 0, "--uniform", cwd=place)
+    assert "20 requests, 20 answered" in random.stdout, random.stderr
     if importlib.util.find_spec("matplotlib") is None:
         pytest.skip("pictures need matplotlib, which `[plot]` brings")
     files = ["--report", "report.json", "--decisions", "decisions.jsonl"]

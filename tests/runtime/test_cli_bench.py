@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.runtime.http_doubles import Asked, Scripted, ScriptedServer, json_reply, problem
+from wenet_runtime import __version__
 
 MODES = [
     {"id": "m1", "accuracy": 0.9, "latency_ms": {"p50": 2.0, "p95": 2.1, "p99": 2.2}, "energy_mj": 5.0},
@@ -66,6 +67,8 @@ def test_random_numbers_are_sent_where_no_file_is_named_and_the_report_says_what
     report: Dict[str, Any] = json.loads(Path("report.json").read_text())
     assert (report["model"], report["bundle_sha256"], report["budgets_ms"]) == ("a net", "5" * 64, [5000.0, None])
     assert report["load"]["arrivals"] == "uniform"
+    assert report["sender"]["wenet_runtime"] == __version__
+    assert report["sender"]["load_average"] >= 0
     samples = [dict(zip(report["sample_fields"], row)) for row in report["samples"]]
     assert [one["at_s"] for one in samples] == pytest.approx(np.arange(10) / 20)
     assert {one["status"] for one in samples} == {200}

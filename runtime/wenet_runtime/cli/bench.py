@@ -1,6 +1,8 @@
 """The verb `bench`: an open-loop load on a running server, and what became of it."""
 
 import json
+import os
+import platform
 import time
 from dataclasses import asdict, astuple, fields, replace
 from datetime import datetime, timezone
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 import typer
 
+from wenet_runtime import __version__
 from wenet_runtime.cli.ends import EXIT_FAILURE, fail, guarded, say
 from wenet_runtime.cli.infer import TOKEN_FILE, URL
 from wenet_runtime.errors import SettingsError
@@ -86,9 +89,10 @@ def bench(
         began_s, answers, readings = _run(client, kinds, arrivals_s, connections=connections)
         counted = [replace(one, at_s=one.at_s - warm_up_s) for one in answers if one.at_s >= warm_up_s]
         limits_ms = [limit for _, limit, _ in kinds]
-        report = {
+        report: Dict[str, Any] = {
             "format": FORMAT,
             "url": address.url,
+            "sender": _sender(),
             "started_at": datetime.fromtimestamp(began_s + warm_up_s, timezone.utc).isoformat(timespec="milliseconds"),
             "started_at_s": round(began_s + warm_up_s, 3),
             "model": served.get("model"),
@@ -109,6 +113,17 @@ def bench(
             fail(f"no request was answered: {why}", EXIT_FAILURE)
 
     guarded(action)
+
+
+def _sender() -> Dict[str, Any]:
+    """What sent it: a load from a busy machine says little of the server."""
+    return {
+        "wenet_runtime": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2),
+    }
 
 
 def _check_out(out: Optional[str]) -> None:
