@@ -1,19 +1,17 @@
 """The server on a real socket: bad clients are answered, a drain ends accepted work, a second signal does not wait."""
 
-import asyncio
-import json
 import signal
-import socket
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional
+from typing import Any, Callable, Iterator, List
 
 import httpx
 import pytest
 from fastapi import FastAPI, Request
 
-from tests.runtime.fakes import PATIENCE_S, SLOW_MS, SettableBackend, make_service, ones, v2_body
+from tests.runtime.fakes import PATIENCE_S, SettableBackend, make_service, ones, v2_body
+from tests.runtime.served import BODY, Running, head, servers
 from wenet_runtime.budget import RequestOptions
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.service import server as server_module
@@ -22,80 +20,11 @@ from wenet_runtime.service.envelope import App, Envelope
 from wenet_runtime.service.server import Server
 from wenet_runtime.service.tokens import Tokens, read_tokens
 
-BODY = json.dumps(v2_body(ones(value=7.0))).encode()
-
-
-class Running:
-    """A server on a free port, in a thread of its own."""
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        backend: SettableBackend,
-        *,
-        drain_timeout_s: float = PATIENCE_S,
-        app: Optional[App] = None,
-        on_drain: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.service = make_service(bundle, backend, medians_ms=SLOW_MS)
-        self.listener = socket.socket()
-        self.listener.bind(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.listener.listen()  # so that clients may come before the server turns
-        self.server = Server(
-            create_app(self.service) if app is None else app,
-            self.service.runtime,
-            host="127.0.0.1",
-            port=self.port,
-            drain_delay_s=0.0,
-            drain_timeout_s=drain_timeout_s,
-            on_drain=on_drain,
-        )
-        self._thread = threading.Thread(target=lambda: asyncio.run(self.server.serve(sockets=[self.listener])))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self.port}"
-        assert httpx.get(f"{self.url}/v2/health/live").status_code == 200
-
-    def drain(self) -> None:
-        self.server.handle_exit(signal.SIGTERM, None)
-
-    def ended(self) -> bool:
-        self._thread.join(PATIENCE_S)
-        return not self._thread.is_alive()
-
-    def raw(self, data: bytes, *, leave: bool = False) -> bytes:
-        """Send bytes on a connection, end it from this side or not, and read what comes until the server ends it."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S) as connection:
-            connection.sendall(data)
-            if leave:
-                connection.shutdown(socket.SHUT_WR)
-            found = b""
-            for piece in iter(lambda: connection.recv(65_536), b""):
-                found += piece
-        return found
-
 
 @pytest.fixture
 def start(bundle: Bundle, backend: SettableBackend) -> Iterator[Callable[..., Running]]:
-    started: List[Running] = []
-
-    def begin(**how: Any) -> Running:
-        started.append(Running(bundle, backend, **how))
-        return started[-1]
-
-    yield begin
-    backend.release()
-    for one in started:
-        one.server.should_exit = True
-        assert one.ended()
-        one.listener.close()
-        one.service.runtime.close(timeout_s=PATIENCE_S)
-
-
-def head(*lines: bytes) -> bytes:
-    return b"\r\n".join(
-        [b"POST /infer HTTP/1.1", b"Host: localhost", b"Content-Type: application/json", *lines, b"", b""]
-    )
+    with servers(bundle, backend) as begin:
+        yield begin
 
 
 def test_a_request_of_bytes_is_answered(start: Callable[..., Running]) -> None:
@@ -127,7 +56,10 @@ def test_a_chunked_body_is_taken(start: Callable[..., Running]) -> None:
 )
 def test_what_is_no_proper_request_is_400_and_the_next_is_served(start: Callable[..., Running], data: bytes) -> None:
     running = start()
-    assert running.raw(data).startswith(b"HTTP/1.1 400 ")
+    found = running.raw(data)
+    assert found.startswith(b"HTTP/1.1 400 ")
+    assert b"\r\ncontent-type: application/problem+json\r\n" in found
+    assert found.count(b"HTTP/1.1 4") == 1
     assert httpx.post(f"{running.url}/infer", content=BODY).status_code == 200
 
 

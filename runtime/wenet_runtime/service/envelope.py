@@ -1,8 +1,8 @@
 """What surrounds every request: its clock, its id, the Host it may name, and whether it may be answered."""
 
+import os
 import re
 import time
-import uuid
 from typing import Any, Awaitable, Callable, FrozenSet, List, MutableMapping, Optional, Tuple
 
 from starlette.requests import Request
@@ -47,11 +47,10 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # The head has been read by now: its arrival is not counted yet (SERVICE stamps the first byte).
-        scope["wenet.start_s"] = time.monotonic()
+        scope.setdefault("wenet.start_s", time.monotonic())  # the protocol has stamped its first byte
         given = _header(scope["headers"], b"x-request-id")
         valid = given is not None and _REQUEST_ID.fullmatch(given) is not None
-        request_id = given.decode("ascii") if given is not None and valid else uuid.uuid4().hex[:16]
+        request_id = given.decode("ascii") if given is not None and valid else new_request_id()
         scope["wenet.request_id"] = request_id
 
         async def send_with_id(message: MutableMapping[str, Any]) -> None:
@@ -79,6 +78,11 @@ class Envelope:
         if self._hosts is not None and name not in self._hosts:
             return Problem("bad-header", "this Host is not served on a loopback address: name it with --allowed-host")
         return None
+
+
+def new_request_id() -> str:
+    """An id that no other request has: 16 hexadecimal digits."""
+    return os.urandom(8).hex()
 
 
 def _header(headers: List[Tuple[bytes, bytes]], name: bytes) -> Optional[bytes]:

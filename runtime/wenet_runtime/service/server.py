@@ -1,6 +1,7 @@
 """The HTTP server's life: bind, serve, drain on SIGTERM, exit."""
 
 import asyncio
+import math
 import os
 import signal
 from types import FrameType
@@ -9,9 +10,10 @@ from typing import Callable, Optional
 import uvicorn
 
 from wenet_runtime.runtime import Runtime
+from wenet_runtime.service.connections import Connections
 from wenet_runtime.service.envelope import App
+from wenet_runtime.service.protocol import protocol_of
 
-IDLE_CONNECTION_S = 30
 POLL_S = 0.01
 REPLY_S = 2  # for replies to leave once their inference is done
 
@@ -34,19 +36,21 @@ class Server(uvicorn.Server):
         drain_timeout_s: float,
         on_ready: Callable[[], None] = lambda: None,
         on_drain: Callable[[], None] = lambda: None,
+        connections: Optional[Connections] = None,
     ) -> None:
+        self._connections = Connections() if connections is None else connections
         super().__init__(
             uvicorn.Config(
                 app,
                 host=host,
                 port=port,
-                http="httptools",
+                http=protocol_of(self._connections),  # type: ignore[arg-type] # a class, or what makes its objects
                 ws="none",  # a connection that changed its protocol would be past the token and every limit
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=IDLE_CONNECTION_S,
+                timeout_keep_alive=math.ceil(self._connections.deadlines.idle_s),
                 timeout_graceful_shutdown=REPLY_S,
             )
         )
@@ -62,7 +66,11 @@ class Server(uvicorn.Server):
     async def serve(self, sockets: "Optional[list[object]]" = None) -> None:  # type: ignore[override]
         """Serve until drained."""
         self._loop = asyncio.get_running_loop()
-        await super().serve(sockets=sockets)  # type: ignore[arg-type]
+        self._connections.watch(self._loop)
+        try:
+            await super().serve(sockets=sockets)  # type: ignore[arg-type]
+        finally:
+            self._connections.close()
         self.abandoned = self._runtime.pending
 
     async def startup(self, sockets: "Optional[list[object]]" = None) -> None:  # type: ignore[override]

@@ -1,0 +1,233 @@
+"""One connection: when each of its requests began, how large a head may be, and an end to slow clients.
+
+uvicorn's protocol on httptools, which stamps nothing, limits nothing and waits for ever. What is overridden here are
+its parser's callbacks and the places where it answers by itself.
+"""
+
+import asyncio
+from functools import partial
+from typing import Any, Callable, Dict, Optional
+
+from starlette.requests import Request
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from wenet_runtime.service.connections import Connections
+from wenet_runtime.service.envelope import new_request_id
+from wenet_runtime.service.problems import Problem, problem_response
+
+MAX_HEAD_BYTES = 16 << 10
+MAX_FIELDS = 100
+MAX_PIPELINED = 16
+
+# What a connection reads at the moment.
+NOTHING, HEAD, BODY = range(3)
+
+
+def protocol_of(connections: Connections) -> Callable[..., "Connection"]:
+    """What uvicorn calls for each connection, as its `http` setting."""
+    return partial(Connection, connections=connections)
+
+
+class _Refused(Exception):
+    """Leaves the parser from within one of its callbacks."""
+
+
+class Connection(HttpToolsProtocol):
+    """Reads requests and answers them in their order.
+
+    Args:
+        config, server_state, app_state, _loop: given by uvicorn.
+        connections: those of the server, this one among them.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: Dict[str, Any],
+        _loop: Optional[asyncio.AbstractEventLoop] = None,
+        *,
+        connections: Connections,
+    ) -> None:
+        super().__init__(config=config, server_state=server_state, app_state=app_state, _loop=_loop)
+        self._connections = connections
+        self._deadlines = connections.deadlines
+        self._clock = connections.clock
+        self._reads = NOTHING
+        self._read_s = 0.0  # when the newest bytes were read
+        self._begun_s = 0.0  # when the first of the present request was
+        self._due_s = 0.0  # by when the client must have sent what is waited for
+        self._fruitless = 0  # bytes read since anything came of any
+        self._unsent = 0
+        self._sent_by_s = 0.0
+        self._problem: Optional[Problem] = None
+        self._deaf = False  # takes nothing more
+        self._dismissed = False  # nor does it answer anything more
+
+    # What happens to the connection.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has come."""
+        super().connection_made(transport)
+        now_s = self._clock()
+        self._due_s = now_s + self._deadlines.first_byte_s
+        self._sent_by_s = now_s + self._deadlines.reply_s
+        if not self._connections.admit(self):
+            self._dismiss(Problem("queue-full", "too many connections are open: come back later"))
+
+    def connection_lost(self, exc: Optional[Exception]) -> None:
+        """It is over."""
+        self._connections.lost(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes of one or more requests."""
+        if self._deaf:
+            return
+        self._read_s = self._clock()
+        self._fruitless += len(data)
+        super().data_received(data)
+        if self._fruitless > MAX_HEAD_BYTES and self._reads != NOTHING:
+            self._refuse(_too_large())
+
+    # What the parser finds.
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._stop(Problem("malformed-request", "too many requests are sent ahead: wait for answers"))
+        super().on_message_begin()
+        self._reads = HEAD
+        self._begun_s = self._read_s
+        self._due_s = self._begun_s + self._deadlines.head_s
+        self.scope["wenet.start_s"] = self._begun_s  # type: ignore[typeddict-unknown-key]
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One field of the head; those after a chunked body mean nothing here."""
+        if self._reads != HEAD:
+            return
+        super().on_header(name, value)
+        if len(self.headers) > MAX_FIELDS:
+            self._stop(_too_large())
+
+    def on_headers_complete(self) -> None:
+        """The application may begin."""
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > MAX_HEAD_BYTES:
+            self._stop(_too_large())
+        self._reads = BODY
+        self._fruitless = 0
+        self._due_s = self._begun_s + self._deadlines.request_s
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._fruitless = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The whole request is there."""
+        self._reads = NOTHING
+        self._fruitless = 0
+        self._due_s = self._read_s + self._deadlines.idle_s  # counts if it was answered before it ended
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """One reply is written."""
+        if self._reads == NOTHING:
+            self._due_s = self._clock() + self._deadlines.idle_s
+        if self._deaf and not self.pipeline:
+            self.transport.close()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """The parser gave up, or was stopped."""
+        problem, self._problem = self._problem, None
+        self._refuse(problem or Problem("malformed-request", "this is no proper HTTP/1.1 request"))
+
+    # What the connections' clock and limit ask.
+
+    def idle_since_s(self) -> Optional[float]:
+        """See `Watched`."""
+        waits = self._reads == NOTHING and self.cycle is not None and self.cycle.response_complete
+        return self._due_s - self._deadlines.idle_s if waits and not self._deaf else None
+
+    def give_way(self) -> None:
+        """See `Watched`."""
+        self._deaf = True
+        self.transport.close()
+
+    def abort(self) -> None:
+        """See `Watched`."""
+        self.transport.abort()
+
+    def check(self, now_s: float) -> None:
+        """See `Watched`."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent == 0 or unsent < self._unsent:
+            self._sent_by_s = now_s + self._deadlines.reply_s
+        self._unsent = unsent
+        if now_s >= self._sent_by_s or (self._dismissed and now_s >= self._due_s):
+            self.transport.abort()  # closing would wait until all is sent
+        elif self._deaf or self.transport.is_closing():
+            return
+        elif self.flow.read_paused:  # the time in which nothing was read is not the client's
+            self._due_s = max(self._due_s, now_s + self._deadlines.request_s)
+        elif now_s < self._due_s:
+            return
+        elif self._reads != NOTHING:
+            self._refuse(Problem("body-timeout", "the request was not received in time: send it in one go"))
+        elif not self._answering():
+            self.transport.close()
+
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _stop(self, problem: Problem) -> None:
+        self._problem = problem
+        raise _Refused(problem.detail)  # reaches `send_400_response`
+
+    def _refuse(self, problem: Problem) -> None:
+        """Take nothing more. What was asked before is answered; only if nothing was, the client is told why."""
+        self._deaf = True
+        if self._reads == BODY:
+            if self.pipeline:
+                self.pipeline.popleft()  # its own request is the newest
+                return
+            if self.cycle.response_started:
+                self.transport.close()
+                return
+            self.cycle.disconnected = True  # the application learns that no more will come
+            self.cycle.message_event.set()
+        elif self._answering():
+            return
+        self._dismiss(problem)
+
+    def _dismiss(self, problem: Problem) -> None:
+        """Write a problem, end this side, and give the client a moment to read it."""
+        self._deaf = self._dismissed = True
+        self._due_s = self._clock() + self._deadlines.linger_s
+        self._connections.refused(problem.slug)
+        self._connections.leave(self)
+        if self.transport.is_closing():
+            return
+        request_id = new_request_id()
+        reply = problem_response(problem, Request({"type": "http", "headers": [], "wenet.request_id": request_id}))
+        more = ((b"x-request-id", request_id.encode("ascii")), (b"connection", b"close"))
+        fields = [*self.server_state.default_headers, *reply.raw_headers, *more]
+        head = b"".join(b"%b: %b\r\n" % field for field in fields)
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[reply.status_code], head, bytes(reply.body)))
+        self.flow.resume_reading()  # so that its end is seen
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+
+def _too_large() -> Problem:
+    return Problem(
+        "head-too-large",
+        f"a request's head may have {MAX_HEAD_BYTES >> 10} KiB and {MAX_FIELDS} fields: send less of it",
+    )
