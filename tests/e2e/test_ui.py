@@ -58,7 +58,8 @@ class Daemon:
         raise AssertionError(self.log.read_text())
 
     def close(self) -> None:
-        self.process.terminate()
+        if self.process.poll() is None:
+            self.process.terminate()
         assert self.process.wait(30) == 0, self.log.read_text()
 
 
@@ -378,6 +379,7 @@ def test_a_server_that_does_not_answer_is_said_to_since_when_and_comes_back(scre
     screen.page.route("**/modes", lambda route: route.abort())
     screen.sees("#state", re.compile(r"Not reachable since \d"))
     since = screen.page.locator("#state").text_content()
+    screen.page.wait_for_timeout(1500)  # the clock that is shown has seconds
     with screen.page.expect_request("**/modes"):
         pass
     assert screen.page.locator("#state").text_content() == since
@@ -418,7 +420,14 @@ def test_a_server_with_tokens_is_asked_once_it_has_one_which_stays_in_the_tab(op
         assert shown.page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
         shown.page.reload()
         shown.sees("#state", "Live")
+        playwright.expect(shown.page.locator("#admin")).to_be_visible()
+        shown.page.on("dialog", lambda dialog: dialog.accept())
+        shown.page.locator("#rollback").click()
+        shown.sees("#admin-said", "(409)")  # there is no bundle before the first
         assert not [one for one in shown.wrong if "Failed to load resource" not in one]
+        shown.page.locator("#drain").click()
+        assert daemon.process.wait(PATIENCE_MS / 1e3) == 0
+        shown.sees("#state", "Not reachable since")
     finally:
         daemon.close()
 
