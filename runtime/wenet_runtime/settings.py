@@ -125,6 +125,13 @@ class Settings(BaseSettings):
         default=None,
         description="folder that other bundles may come from while the server runs; that of --bundle if not given",
     )
+    admin_bind: Optional[str] = Field(
+        default=None,
+        min_length=1,
+        description="address of /admin alone, unix:PATH or HOST:PORT; that of all else if not given",
+    )
+    tls_cert: Optional[Path] = Field(default=None, description="PEM file of the certificate and its chain: serve HTTPS")
+    tls_key: Optional[Path] = Field(default=None, description="PEM file of the certificate's key")
     insecure_no_auth: bool = Field(
         default=False, description="listen on other than loopback addresses without a token file"
     )
@@ -140,6 +147,10 @@ class Settings(BaseSettings):
     def _go_together(self) -> "Settings":
         if (self.energy_wh is None) != (self.hours is None):
             raise ValueError("--energy-wh and --hours go together: give both, or --power-w")
+        if self.admin_bind is not None and self.token_file is None:
+            raise ValueError("--admin-bind opens nothing without --token-file: /admin always needs a token")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key go together: give both")
         if self.power_w is not None and self.energy_wh is not None:
             raise ValueError("--power-w and --energy-wh are two budgets for one thing: give one of them")
         return self

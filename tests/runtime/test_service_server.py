@@ -224,7 +224,9 @@ def test_a_second_signal_exits_at_once_with_its_own_code(
     exits: List[int] = []
     monkeypatch.setattr(server_module.os, "_exit", exits.append)
     running = start()
-    running.service.runtime.drain()
+    running.service.runtime.drain()  # as somebody asked for over HTTP, which is no signal
+    running.server.handle_exit(signal.SIGTERM, None)
+    assert exits == []
     running.server.handle_exit(sig, None)
     assert exits == [code]
 

@@ -5,16 +5,19 @@ import gc
 import logging
 import os
 import socket
-from typing import NoReturn
+from contextlib import ExitStack
+from typing import NamedTuple, NoReturn, Optional
 
 import typer
 
 from wenet_runtime.cli.ends import EXIT_BIND, EXIT_FAILURE, fail, say
 from wenet_runtime.cli.progress import progress_shown
 from wenet_runtime.errors import SettingsError
+from wenet_runtime.service.admin_server import AdminServer, bind_admin, let_go
 from wenet_runtime.service.daemon import Daemon, check_bind, open_daemon
 from wenet_runtime.service.notify import Liveness, Notifier, status_of
 from wenet_runtime.service.server import Server
+from wenet_runtime.service.tls import Tls, tls_of
 from wenet_runtime.settings import Settings
 
 
@@ -25,12 +28,17 @@ def serve_until_drained(settings: Settings) -> None:
         check_bind(settings)
     except SettingsError as error:
         fail(str(error), EXIT_BIND)
-    with _bound(settings) as listener:
+    tls = tls_of(settings)
+    with ExitStack() as bound:
+        listener = bound.enter_context(_bound(settings))
+        admin = None if settings.admin_bind is None else _admin_bound(settings.admin_bind)
+        if admin is not None:
+            bound.callback(let_go, settings.admin_bind, admin)
         with progress_shown() as progress:
             daemon = open_daemon(settings, progress)
         abandoned = 0
         try:
-            abandoned = _serve(daemon, settings, listener)
+            abandoned = _serve(daemon, settings, Sockets(listener, admin, tls))
         finally:
             finished = daemon.close(timeout_s=0.0 if abandoned else settings.drain_timeout_s)
     if abandoned or not finished:
@@ -39,31 +47,44 @@ def serve_until_drained(settings: Settings) -> None:
     raise typer.Exit(0)
 
 
-def _serve(daemon: Daemon, settings: Settings, listener: socket.socket) -> int:
+class Sockets(NamedTuple):
+    """What is listened on: for requests, for /admin if it has an address of its own, and with which certificate."""
+
+    requests: socket.socket
+    admin: Optional[socket.socket] = None
+    tls: Optional[Tls] = None
+
+
+def _serve(daemon: Daemon, settings: Settings, sockets: Sockets) -> int:
     """Serve until drained; returns how many accepted requests were abandoned."""
     notifier = Notifier(os.environ, lambda: status_of(daemon.runtime, daemon.log, simulated=settings.engine == "sim"))
 
     def ready() -> None:
-        _announce(daemon, settings, listener.getsockname()[1])
+        _announce(daemon, settings, sockets.requests.getsockname()[1])
         if notifier.wanted:
-            notifier.start(Liveness(asyncio.get_running_loop(), daemon.runtime))
+            notifier.start(Liveness(asyncio.get_running_loop(), daemon.bundles))
 
     server = Server(
         daemon.app,
-        daemon.runtime,
+        daemon.bundles,
         host=settings.host,
         port=settings.port,
         drain_delay_s=settings.drain_delay_s,
         drain_timeout_s=settings.drain_timeout_s,
         on_ready=ready,
         on_drain=notifier.stopping,
+        tls=sockets.tls,
+        beside=None
+        if daemon.admin_app is None or sockets.admin is None
+        else AdminServer(daemon.admin_app, sockets.admin, sockets.tls),
     )
-    _listen(listener, settings)
+    daemon.bundles.stop = lambda: server.drain()
+    _listen(sockets.requests, settings)
     # What has been made until now stays: a full collection of it would stop requests for a tenth of a second.
     gc.collect()
     gc.freeze()
     try:
-        server.run(sockets=[listener])
+        server.run(sockets=[sockets.requests])
     finally:
         notifier.close()
     return server.abandoned
@@ -81,6 +102,13 @@ def _bound(settings: Settings) -> socket.socket:
         listener.close()
         _refuse(settings, error)
     return listener
+
+
+def _admin_bound(address: str) -> socket.socket:
+    try:
+        return bind_admin(address)
+    except OSError as error:
+        fail(f"cannot listen on --admin-bind {address} ({error.strerror}): choose another address", EXIT_BIND)
 
 
 def _listen(listener: socket.socket, settings: Settings) -> None:
@@ -103,4 +131,7 @@ def _announce(daemon: Daemon, settings: Settings, port: int) -> None:
     if daemon.chosen:
         say(daemon.chosen)
     say(f"modes{simulated}: {modes}")
-    say(f"serving {daemon.bundle.manifest.model} on http://{host}:{port} with budget {budget}; stop with Ctrl-C")
+    scheme = "http" if settings.tls_cert is None else "https"
+    if settings.admin_bind is not None:
+        say(f"/admin is on {settings.admin_bind} alone")
+    say(f"serving {daemon.bundle.manifest.model} on {scheme}://{host}:{port} with budget {budget}; stop with Ctrl-C")

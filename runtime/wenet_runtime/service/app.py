@@ -46,8 +46,15 @@ def create_app(
         *page_routes(),
         *more,
     ]
+    return enveloped(service, routes, hosts=hosts, tokens=tokens)
+
+
+def enveloped(
+    service: Service, routes: Sequence[BaseRoute], *, hosts: Optional[FrozenSet[str]], tokens: Optional[Tokens]
+) -> App:
+    """Routes as an application of their own; see `create_app`."""
     app = Starlette(
-        routes=routes,
+        routes=list(routes),
         exception_handlers={
             Exception: _on_error,
             WeNetError: _on_error,

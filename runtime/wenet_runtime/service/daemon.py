@@ -16,7 +16,8 @@ from wenet_runtime.meters.base import Meter
 from wenet_runtime.prediction import Predictor
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.admin import admin_routes
-from wenet_runtime.service.app import create_app
+from wenet_runtime.service.admin_server import parts_of
+from wenet_runtime.service.app import create_app, enveloped
 from wenet_runtime.service.assembly import open_serving
 from wenet_runtime.service.device_watch import Callbacks, DeviceWatch
 from wenet_runtime.service.envelope import LOOPBACK_NAMES, App
@@ -39,12 +40,14 @@ class Daemon:
     Attributes:
         service: what the routes serve from.
         bundles: changes what that is.
+        app, admin_app: what is served, and what on an address of its own; None if there is none.
         meter: the source of energy, shared by all bundles.
     """
 
     service: Service
     bundles: Bundles
     app: App
+    admin_app: Optional[App]
     log: DecisionLog
     watch: DeviceWatch
     meter: Meter
@@ -100,17 +103,21 @@ def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
             open_next=open_next,
             root=bundle_root(settings),
         )
+        admin = admin_routes(service, bundles)
         app = create_app(
             service,
             hosts=allowed_hosts(settings),
             watch=watch,
             tokens=tokens,
             meter_name=device.meter_name,
-            more=admin_routes(service, bundles),
+            more=() if settings.admin_bind else admin,
         )
+        admin_app = None
+        if settings.admin_bind:
+            admin_app = enveloped(service, admin, hosts=admin_hosts(settings), tokens=tokens)
         watch.start()
         failed.pop_all()
-    return Daemon(service, bundles, app, log, watch, device.meter, device.chosen)
+    return Daemon(service, bundles, app, admin_app, log, watch, device.meter, device.chosen)
 
 
 def bundle_root(settings: Settings) -> Path:
@@ -186,6 +193,16 @@ def check_bind(settings: Settings) -> None:
 
 def allowed_hosts(settings: Settings) -> Optional[FrozenSet[str]]:
     """Names that `Host` may carry; None (any) when the address is not a loopback one."""
-    if not is_loopback(settings.host):
+    return _names(settings.host, settings)
+
+
+def admin_hosts(settings: Settings) -> Optional[FrozenSet[str]]:
+    """The same on --admin-bind; None for a file, which no browser can be led to. Raises `SettingsError`."""
+    address = settings.admin_bind or ""
+    return None if address.startswith("unix:") else _names(parts_of(address)[0], settings)
+
+
+def _names(host: str, settings: Settings) -> Optional[FrozenSet[str]]:
+    if not is_loopback(host):
         return None
-    return LOOPBACK_NAMES | {name.lower() for name in settings.allowed_host} | {settings.host}
+    return LOOPBACK_NAMES | {name.lower() for name in settings.allowed_host} | {host}
