@@ -147,9 +147,9 @@ def _read_manifest(path: Path) -> bytes:
 def _verify_file(root: Path, name: str, entry: FileEntry) -> None:
     """One file: inside the bundle, a plain file with one link, of the promised size and hash."""
     parts = PurePosixPath(name).parts
-    odd = "\\" in name or "\0" in name or any(part in ("..", ".") for part in parts)
+    odd = "\\" in name or not name.isprintable() or any(part in ("..", ".") for part in parts)
     if not parts or name.startswith("/") or odd:
-        raise BundleError(f"the manifest names '{name}', which is not a file inside the bundle: refused")
+        raise BundleError(f"the manifest names {name!r}, which is not a file inside the bundle: refused")
     path = root
     try:
         for part in parts:

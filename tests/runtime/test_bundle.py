@@ -129,7 +129,7 @@ def test_a_hard_link_is_refused(own_bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../outside", "/etc/passwd", "a/../../outside", "..", "", "a\\b", "nul\0byte", "x" * 5000]
+    "name", ["../outside", "/etc/passwd", "a/../../outside", "..", "", "a\\b", "nul\0byte", "\ud800", "x" * 5000]
 )
 def test_a_name_that_leaves_the_bundle_or_is_none_is_refused(own_bundle: Path, name: str) -> None:
     (own_bundle.parent / "outside").write_bytes(b"")

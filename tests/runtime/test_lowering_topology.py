@@ -77,6 +77,19 @@ def test_external_data_in_a_branch_is_refused() -> None:
         read(small_model(nodes=nodes, initializer=[condition]))
 
 
+def test_an_operator_of_another_domain_is_refused_in_a_branch_too() -> None:
+    for nested in (False, True):
+        model = small_model()
+        stranger = model.graph.node[0]
+        if nested:
+            branch = helper.make_graph([helper.make_node("MyOp", [], ["out"])], "branch", [], [])
+            stranger.attribute.append(helper.make_attribute("then_branch", branch))
+            stranger = stranger.attribute[-1].g.node[0]
+        stranger.domain = "evil.example"
+        with pytest.raises(BundleError, match="is of the domain 'evil.example': refused"):
+            read(model)
+
+
 def test_two_nodes_of_one_name_are_refused() -> None:
     nodes = [
         helper.make_node("Relu", ["input"], ["x"], name="twin"),

@@ -12,7 +12,7 @@ def read_topology(data: bytes, opset: int) -> onnx.ModelProto:
     """Read an ONNX model of this opset; nodes without a name get one.
 
     Raises:
-        BundleError: no ONNX model, external data, another opset, or two nodes of one name.
+        BundleError: no ONNX model, external data, another opset, an operator of another domain, or two nodes of one name.
     """
     model = onnx.ModelProto()
     try:
@@ -22,6 +22,9 @@ def read_topology(data: bytes, opset: int) -> onnx.ModelProto:
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     if opsets.get("", opsets.get("ai.onnx")) != opset or len(opsets) != 1:
         raise BundleError(f"the topology uses opsets {opsets}, wanted {opset} of the default domain only")
+    for node in _nodes(model.graph):
+        if node.domain not in ("", "ai.onnx"):  # an operator of somebody's library: nothing here would load that
+            raise BundleError(f"the topology's '{node.name or node.op_type}' is of the domain '{node.domain}': refused")
     for tensor in _tensors(model.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise BundleError(f"the topology's '{tensor.name}' is external data: refused")
@@ -37,6 +40,15 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             yield from (entry.t, *entry.tensors)
             for inner in (entry.g, *entry.graphs):
                 yield from _tensors(inner)
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every node, those of branches and loops too."""
+    for node in graph.node:
+        yield node
+        for entry in node.attribute:
+            for inner in (entry.g, *entry.graphs):
+                yield from _nodes(inner)
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:
