@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import time
-from typing import Any, Awaitable, Callable, Dict, List
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List
 
 import httpx
 import pytest
@@ -171,6 +171,19 @@ def test_a_trusted_proxy_s_deadline_is_one(bundle: Bundle, backend: SettableBack
     response = Client(create_app(service)).infer(headers={"x-envoy-expected-rq-timeout-ms": "5000"})
     assert response.headers["wenet-mode"] == "m1"
     service.runtime.close()
+
+
+@pytest.mark.parametrize(
+    ("coding", "status"), [("chunked", 200), ("Chunked", 200), ("gzip, chunked", 415), ("gzip", 415)]
+)
+def test_a_body_may_come_in_chunks_and_not_compressed(client: Client, coding: str, status: int) -> None:
+    body = json.dumps(v2_body(ones())).encode()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield body
+
+    response = client.infer(content=pieces(), headers={"Transfer-Encoding": coding, "Content-Type": "application/json"})
+    assert response.status_code == status, response.text
 
 
 def test_two_lengths_of_one_body_are_one_too_many(client: Client) -> None:
@@ -402,7 +415,7 @@ def test_a_server_without_a_loaded_mode_is_not_ready(held_client: Client) -> Non
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/nowhere", "/infer/x", "/docs/x", "/ui/nothing.js", "/redoc", "/v2/repository/index", "/administrator"],
+    ["/", "/nowhere", "/modes/", "/infer/x", "/docs/x", "/ui/nothing.js", "/redoc", "/v2/repository/index", "/administrator"],
 )
 def test_another_path_is_not_found(client: Client, path: str) -> None:
     check_problem(client.get(path), "not-found", 404)

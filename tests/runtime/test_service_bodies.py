@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import json
+import warnings
 from typing import Any, AsyncIterator, Dict, List
 
 import httpx
@@ -14,11 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.runtime.fakes import Client, check_problem, ones, v2_body
+from tests.runtime.fuzzing import examples
 from tests.supernets import images, run
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.materialize import Supernet, materialize
 from wenet_runtime.service.bodies import decode
-from wenet_runtime.service.problems import Problem
+from wenet_runtime.service.problems import PROBLEMS, Problem
 
 NPY = {"Content-Type": "application/x-npy"}
 JSON = {"Content-Type": "application/json"}
@@ -456,6 +458,50 @@ def test_no_body_is_the_server_s_fault(client: Client, media: str, data: st.Data
         headers["Inference-Header-Content-Length"] = "0"
     response = client.infer(content=bytes(body), headers=headers)
     assert response.status_code < 500, response.text
+
+
+NPY_HEADS = [
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 8, 8), }",
+    "{'descr': '<f4', 'fortran_order': True, 'shape': (1, 1, 8, 8), }",
+    "{'descr': '|O', 'fortran_order': False, 'shape': (9999999999, True), }",
+]
+
+
+@examples()
+@given(
+    head=st.sampled_from(NPY_HEADS),
+    at=st.integers(0, 90),
+    new=st.text(max_size=6),
+    cut=st.integers(0, 6),
+    data=st.binary(max_size=300),
+)
+def test_no_npy_is_more_than_refused(bundle: Bundle, head: str, at: int, new: str, cut: int, data: bytes) -> None:
+    text = (head[:at] + new + head[at + cut :]).encode("latin-1", "replace")
+    body = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + (data or bytes(256))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Python about what such a header says
+        try:
+            values = decode("application/x-npy", body, None, bundle.manifest).inputs["input"]
+        except Problem as problem:
+            assert PROBLEMS[problem.slug][0] < 500  # noqa: PT017 - valid ones are drawn, too
+            return
+    assert (values.dtype, values.shape) == (np.float32, (1, 1, 8, 8))
+
+
+JSON_TEXTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["inputs", "image_b64", "a"]), inner),
+    max_leaves=12,
+)
+
+
+@examples()
+@given(members=JSON_TEXTS, at=st.integers(0, 60), new=st.binary(max_size=5))
+def test_no_json_is_more_than_refused(bundle: Bundle, members: Any, at: int, new: bytes) -> None:
+    text = json.dumps(members).encode()
+    with pytest.raises(Problem) as caught:  # none of these is a whole request
+        decode("application/json", text[:at] + new + text[at:], None, bundle.manifest)
+    assert PROBLEMS[caught.value.slug][0] < 500
 
 
 def test_after_all_that_it_still_serves(client: Client) -> None:

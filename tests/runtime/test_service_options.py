@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from tests.runtime.fakes import Client, check_problem, ones, v2_body
+from tests.runtime.fuzzing import examples
 from wenet_runtime.budget import RequestOptions
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.meters.base import Meter
@@ -281,12 +282,45 @@ def test_where_power_is_required_estimates_do_not_do(required: bool, meter: Mete
     assert caught.value.slug == "energy-unavailable"
 
 
-@given(st.sampled_from([header_of(name) for name in VALUES]), st.binary(max_size=20))
-def test_no_header_value_is_more_than_refused(name: bytes, value: bytes) -> None:
+NAMES = st.sampled_from([header_of(name) for name in VALUES] + [ENVOY, b"grpc-timeout", b"wenet-x", b"accept"])
+NUMBERS = st.floats().map(str) | st.integers().map(str) | st.from_regex(r"[0-9.]{0,14}[HMSmun]?", fullmatch=True)
+TEXTS = st.binary(max_size=20) | NUMBERS.map(lambda text: text.encode("utf-8", "replace"))
+
+
+@examples()
+@given(st.lists(st.tuples(NAMES | st.binary(max_size=12), TEXTS), max_size=4))
+def test_no_headers_are_more_than_refused(headers: List[Tuple[bytes, bytes]]) -> None:
     try:
-        options([(name, value)])
+        found = options(headers, defaults=TRUSTING)
     except Problem as problem:
         assert problem.slug == "bad-header"  # noqa: PT017 - valid values are drawn, too
+        return
+    for limit in (found.budget.latency_ms, found.budget.energy_mj, found.protocol_ms):
+        assert limit is None or 0 <= limit < float("inf")
+    assert found.priority in (1, 2, 3)
+
+
+@examples()
+@given(
+    st.dictionaries(
+        st.sampled_from([f"wenet_{name}" for name in VALUES] + ["timeout", "priority", "wenet_x", "other"]),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text(max_size=6)
+        | st.lists(st.integers(), max_size=2),
+        max_size=4,
+    )
+)
+def test_no_parameters_are_more_than_refused(parameters: Dict[str, Any]) -> None:
+    try:
+        found = options(parameters=parameters)
+    except Problem as problem:
+        assert problem.slug in ("malformed-request", "conflicting-options")  # noqa: PT017 - as above
+        return
+    for limit in (found.budget.latency_ms, found.budget.energy_mj, found.protocol_ms):
+        assert limit is None or 0 <= limit < float("inf")
 
 
 def test_over_http_the_slugs_have_their_statuses(client: Client) -> None:

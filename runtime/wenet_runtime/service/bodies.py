@@ -35,8 +35,11 @@ IMAGES = ("image/jpeg", "image/png")
 async def read_body(request: Request) -> bytes:
     """The whole body, counted while it streams in. Raises `Problem` too-large without taking the rest."""
     declared = request.headers.get("content-length")
-    if declared is not None and "transfer-encoding" in request.headers:
+    coding = request.headers.get("transfer-encoding")
+    if declared is not None and coding is not None:
         raise Problem("malformed-request", "the body has both a Content-Length and a Transfer-Encoding: send one")
+    if coding is not None and coding.strip().lower() != "chunked":
+        raise Problem("unsupported-media", "compressed bodies are not taken: send it as it is, or chunked")
     if declared is not None and not _LENGTH.fullmatch(declared):
         raise Problem("malformed-request", "Content-Length is not a number of bytes")
     if declared is not None and int(declared) > MAX_BODY_BYTES:
