@@ -86,7 +86,7 @@ def test_an_operator_of_another_domain_is_refused_in_a_branch_too() -> None:
             stranger.attribute.append(helper.make_attribute("then_branch", branch))
             stranger = stranger.attribute[-1].g.node[0]
         stranger.domain = "evil.example"
-        with pytest.raises(BundleError, match="is of the domain 'evil.example': refused"):
+        with pytest.raises(BundleError, match=r"is of the domain 'evil\.example': refused"):
             read(model)
 
 

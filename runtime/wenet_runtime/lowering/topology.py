@@ -12,7 +12,7 @@ def read_topology(data: bytes, opset: int) -> onnx.ModelProto:
     """Read an ONNX model of this opset; nodes without a name get one.
 
     Raises:
-        BundleError: no ONNX model, external data, another opset, an operator of another domain, or two nodes of one name.
+        BundleError: no ONNX model, external data, another opset or domain, or two nodes of one name.
     """
     model = onnx.ModelProto()
     try:
