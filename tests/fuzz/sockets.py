@@ -37,7 +37,8 @@ async def _reply(one: Case, port: int, *, reset: bool) -> bytes:
                 found += more
     finally:
         if reset:
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            with contextlib.suppress(OSError):  # it is closed already
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()

@@ -533,6 +533,18 @@ def test_the_time_in_which_the_server_does_not_read_is_not_the_clients(
     assert not transport.aborted  # the first is still answered
 
 
+def test_a_head_that_is_refused_while_it_is_read_is_refused_once(
+    alone: Tuple[Connection, Transport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection, transport = alone
+    ended: List[bool] = []
+    monkeypatch.setattr(transport, "can_write_eof", lambda: True)
+    monkeypatch.setattr(transport, "write_eof", lambda: ended.append(True), raising=False)
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-A: b\r\n" * 3000)  # too many, and too much
+    assert transport.written.count(b"HTTP/1.1 431 ") == 1
+    assert ended == [True]
+
+
 @pytest.mark.parametrize(("waited_s", "closed"), [(9.9, False), (10.0, True)])
 def test_ten_seconds_for_the_first_byte(
     alone: Tuple[Connection, Transport], now: List[float], waited_s: float, closed: bool

@@ -89,7 +89,7 @@ class Connection(HttpToolsProtocol):
         self._read_s = self._clock()
         self._fruitless += len(data)
         super().data_received(data)
-        if self._fruitless > MAX_HEAD_BYTES and self._reads != NOTHING:
+        if not self._deaf and self._fruitless > MAX_HEAD_BYTES and self._reads != NOTHING:
             self._refuse(_too_large())
 
     # What the parser finds.
