@@ -1,9 +1,16 @@
 """The pages: what is served, under which headers, and how large it is."""
 
+import fnmatch
 import re
+import sys
 from pathlib import Path
 
 import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 from tests.runtime.fakes import Client
 from wenet_runtime.service.pages import FOLDER, MEDIA, PAGES
@@ -53,6 +60,13 @@ def test_every_file_of_the_folder_is_served_and_all_are_small() -> None:
     files = {one.name for one in FOLDER.iterdir()}
     assert files == set(PAGES.values())
     assert sum((FOLDER / name).stat().st_size for name in files) <= LARGEST_BYTES
+
+
+def test_an_installed_wheel_has_every_file() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    packed = project["tool"]["setuptools"]["package-data"]["wenet_runtime"]
+    for name in PAGES.values():
+        assert any(fnmatch.fnmatch(f"service/ui/{name}", pattern) for pattern in packed), name
 
 
 @pytest.mark.parametrize("name", sorted(set(PAGES.values())))
