@@ -415,7 +415,17 @@ def test_a_server_without_a_loaded_mode_is_not_ready(held_client: Client) -> Non
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/nowhere", "/modes/", "/infer/x", "/docs/x", "/ui/nothing.js", "/redoc", "/v2/repository/index", "/administrator"],
+    [
+        "/",
+        "/nowhere",
+        "/modes/",
+        "/infer/x",
+        "/docs/x",
+        "/ui/nothing.js",
+        "/redoc",
+        "/v2/repository/index",
+        "/administrator",
+    ],
 )
 def test_another_path_is_not_found(client: Client, path: str) -> None:
     check_problem(client.get(path), "not-found", 404)
@@ -436,42 +446,6 @@ def test_another_method_is_not_allowed_and_the_right_one_named(
     response = client.request(method, path)
     check_problem(response, "method-not-allowed", 405)
     assert response.headers["allow"] == allowed
-
-
-def test_modes_says_what_each_costs_most_accurate_first(held_client: Client, bundle: Bundle) -> None:
-    held_client.infer()
-    held_client.infer(headers={"WeNet-Mode": "m0"})
-    held_client.infer(headers={"WeNet-Mode": "m0"})
-    found = held_client.get("/modes").json()
-    assert (found["model"], found["bundle_sha256"], found["active"]) == ("tiny", bundle.sha256, "m0")
-    assert found["policy"] == {
-        "budget_ms": None, "budget_mj": None, "min_accuracy": None, "mode": None, "on_miss": "degrade",
-    }  # fmt: skip
-    assert [mode["id"] for mode in found["modes"]] == ["m2", "m1", "m0"]
-    last = found["modes"][-1]
-    assert set(last) == {
-        "id", "groups", "precision", "macs", "params", "accuracy", "latency_ms", "predicted_ms", "energy_mj",
-        "energy_source", "resident", "memory_mb", "load_ms", "served", "active_share", "out_of_service",
-    }  # fmt: skip
-    assert last["latency_ms"] == {"p50": 1.0, "p95": 1.05, "p99": 1.1}
-    assert (last["energy_mj"], last["energy_source"], last["resident"]) == (None, "none", True)
-    assert (last["served"], last["active_share"]) == (2, 0.6667)
-    assert last["memory_mb"] == round(4 * bundle.mode("m0").params / 2**20, 4)
-    assert last["load_ms"] > 0
-    assert found["memory_mb"] == pytest.approx(sum(mode["memory_mb"] for mode in found["modes"]), abs=1e-3)
-    assert last["groups"] == dict(bundle.mode("m0").groups)
-
-
-def test_before_the_first_answer_no_mode_is_active(held_client: Client) -> None:
-    found = held_client.get("/modes").json()
-    assert found["active"] is None
-    assert [mode["active_share"] for mode in found["modes"]] == [0.0] * 3
-
-
-def test_the_openapi_lists_every_status(client: Client) -> None:
-    found = client.get("/openapi.json").json()
-    statuses = set(found["paths"]["/infer"]["post"]["responses"])
-    assert {str(status) for status, _ in PROBLEMS.values()} <= statuses
 
 
 def test_there_are_no_cors_headers(client: Client) -> None:

@@ -106,8 +106,10 @@ def path_mode(path_params: Mapping[str, str], manifest: Manifest) -> Optional[st
     if model is not None and model != manifest.model:
         raise Problem("unknown-model", f"no model '{_shown(model)}' here: this server has '{manifest.model}'")
     version = path_params.get("version")
+    if version is None:
+        return None
     known = [mode.id for mode in manifest.modes]
-    if version is not None and version not in known:
+    if version not in known:
         raise Problem("unknown-mode", f"no mode '{_shown(version)}': this model has {', '.join(known)}")
     return version
 
