@@ -9,7 +9,7 @@ import hashlib
 import os
 import stat
 from pathlib import Path, PurePosixPath
-from typing import Any, Dict, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from numpy.typing import NDArray
 
@@ -57,16 +57,19 @@ __all__ = [
     "encode_manifest",
     "GOLDEN",
     "MANIFEST",
+    "SIGNATURE",
     "TOPOLOGY",
     "WEIGHTS",
     "load_tensors",
 ]
 
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"  # of the manifest, by whoever made the bundle; it need not be there
 TOPOLOGY = "topology.onnx"
 WEIGHTS = "weights.safetensors"
 GOLDEN = "golden.safetensors"
 MAX_MANIFEST_BYTES = 16 << 20
+SIGNATURE_BYTES = 64  # Ed25519
 
 
 class Bundle:
@@ -74,14 +77,21 @@ class Bundle:
 
     Args:
         path: the bundle's directory.
+        signed: tells whether a signature is that of a message; only bundles with such a one are then opened.
 
     Raises:
-        BundleError: missing, damaged, unsafe or of an unknown format; the message names the file.
+        BundleError: missing, damaged, unsafe, of an unknown format, or not signed as it must be; the message names
+            the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, signed: Optional[Callable[[bytes, bytes], bool]] = None) -> None:
         self.path = Path(path)
         data = _read_manifest(self.path)
+        if signed is not None and not signed(data, _read_signature(self.path)):
+            raise BundleError(
+                f"{self.path / SIGNATURE} is no signature of this manifest by --verify-key: the bundle was changed, "
+                "or signed with another key; get it again from where it was made"
+            )
         self.manifest = decode_manifest(data, where=f"{self.path / MANIFEST}")
         self.sha256 = hashlib.sha256(data).hexdigest()
         for name, entry in self.manifest.files.items():
@@ -141,6 +151,17 @@ def _read_manifest(path: Path) -> bytes:
         raise BundleError(f"{path} holds no {MANIFEST}: it is not a bundle, or was copied in part")
     if file.is_symlink() or file.stat().st_size > MAX_MANIFEST_BYTES:
         raise BundleError(f"{file} is a symbolic link or larger than {MAX_MANIFEST_BYTES} bytes: refused")
+    return file.read_bytes()
+
+
+def _read_signature(path: Path) -> bytes:
+    file = path / SIGNATURE
+    if file.is_symlink() or not file.is_file() or file.stat().st_size != SIGNATURE_BYTES:
+        raise BundleError(
+            f"{path} is not signed and --verify-key is given: where bundles are made, `openssl pkeyutl -sign -rawin "
+            f"-inkey key.pem -in {MANIFEST} -out {SIGNATURE}` puts a signature of {SIGNATURE_BYTES} bytes beside the "
+            "manifest"
+        )
     return file.read_bytes()
 
 

@@ -132,6 +132,10 @@ class Settings(BaseSettings):
     )
     tls_cert: Optional[Path] = Field(default=None, description="PEM file of the certificate and its chain: serve HTTPS")
     tls_key: Optional[Path] = Field(default=None, description="PEM file of the certificate's key")
+    verify_key: Optional[Path] = Field(
+        default=None,
+        description="PEM file of an Ed25519 public key: only bundles that are signed with it are served",
+    )
     insecure_no_auth: bool = Field(
         default=False, description="listen on other than loopback addresses without a token file"
     )

@@ -66,13 +66,13 @@ def modes(flags: Dict[str, Any], config: Optional[Path]) -> None:
     """List the bundle's modes as JSON, and what each takes in memory where it is built."""
 
     def action() -> None:
-        from wenet_runtime.bundle import Bundle
         from wenet_runtime.engines.auto import AUTO
         from wenet_runtime.service.opening import open_cache
+        from wenet_runtime.service.signing import open_bundle
 
         settings = checked_settings(flags, config)
         if settings.engine == AUTO:  # to choose an engine might mean to measure, and a list must not
-            members = listed(Bundle(settings.bundle), {}, {})
+            members = listed(open_bundle(settings), {}, {})
         else:
             cache = open_cache(settings)
             members = listed(cache.bundle, {}, cache.footprints() or {})
@@ -90,16 +90,20 @@ def verify(
     flags: Dict[str, Any],
     config: Optional[Path],
 ) -> None:
-    """Check every file of the bundle against its manifest."""
+    """Check every file of the bundle against its manifest, and the manifest's signature with --verify-key."""
 
     def action() -> None:
-        from wenet_runtime.bundle import Bundle
+        from wenet_runtime.service.signing import open_bundle
 
-        bundle = Bundle(checked_settings(flags, config).bundle)
-        say(f"ok: {bundle.manifest.model}, {len(bundle.modes)} modes, {len(bundle.manifest.files)} files")
+        settings = checked_settings(flags, config)
+        bundle = open_bundle(settings)
+        key = settings.verify_key
+        signed = "its signature not looked at, as no --verify-key is given" if key is None else f"signed with {key}"
+        say(f"ok: {bundle.manifest.model}, {len(bundle.modes)} modes, {len(bundle.manifest.files)} files, {signed}")
         if as_json:
             files = {one: entry.sha256 for one, entry in bundle.manifest.files.items()}
-            members = {"bundle_sha256": bundle.sha256, "model": bundle.manifest.model, "files": files}
+            members: Dict[str, Any] = {"bundle_sha256": bundle.sha256, "model": bundle.manifest.model, "files": files}
+            members["signed"] = None if key is None else True
             print(json.dumps({**members, "modes": [mode.id for mode in bundle.modes]}, indent=1))
         else:
             print(bundle.sha256)

@@ -31,8 +31,9 @@ def serve_until_drained(settings: Settings) -> None:
     tls = tls_of(settings)
     with ExitStack() as bound:
         listener = bound.enter_context(_bound(settings))
-        admin = None if settings.admin_bind is None else _admin_bound(settings.admin_bind)
-        if admin is not None:
+        admin = None
+        if settings.admin_bind is not None:
+            admin = _admin_bound(settings.admin_bind)
             bound.callback(let_go, settings.admin_bind, admin)
         with progress_shown() as progress:
             daemon = open_daemon(settings, progress)

@@ -23,9 +23,10 @@ from wenet_runtime.service.device_watch import Callbacks, DeviceWatch
 from wenet_runtime.service.envelope import LOOPBACK_NAMES, App
 from wenet_runtime.service.inference import Service
 from wenet_runtime.service.metrics import Metrics
-from wenet_runtime.service.opening import Progress, open_bundle, silent
+from wenet_runtime.service.opening import Progress, silent
 from wenet_runtime.service.options import Defaults
 from wenet_runtime.service.serving import Serving
+from wenet_runtime.service.signing import open_bundle
 from wenet_runtime.service.swap import CLOSE_S, Bundles
 from wenet_runtime.service.tokens import read_tokens
 from wenet_runtime.settings import Settings

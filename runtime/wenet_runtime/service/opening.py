@@ -20,6 +20,7 @@ from wenet_runtime.registry import load
 from wenet_runtime.service.costs import LEAST_ROUNDS, TUNING_SHARE, Costs
 from wenet_runtime.service.engine_choice import choice_path, chosen_engine
 from wenet_runtime.service.metering import know_idle, open_meter
+from wenet_runtime.service.signing import open_bundle
 from wenet_runtime.settings import Settings
 from wenet_runtime.tuner import Tuner, plan_id
 
@@ -102,11 +103,6 @@ class Given:
 def open_cache(settings: Settings) -> DeviceCache:
     """The cache of this bundle on this device, engines not loaded. Raises `BundleError`, `EngineError`."""
     return open_backend(settings)[0]
-
-
-def open_bundle(settings: Settings) -> Bundle:
-    """Verify the settings' bundle. Raises `BundleError`."""
-    return Bundle(settings.bundle)
 
 
 def open_backend(settings: Settings) -> Tuple[DeviceCache, Backend]:
