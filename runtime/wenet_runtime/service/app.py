@@ -2,12 +2,13 @@
 
 from typing import FrozenSet, List, Optional, Sequence
 
-from starlette.applications import Starlette
+from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from wenet_runtime import __version__
 from wenet_runtime.errors import WeNetError
 from wenet_runtime.service.device_watch import DeviceWatch
 from wenet_runtime.service.envelope import App, Envelope
@@ -53,7 +54,13 @@ def enveloped(
     service: Service, routes: Sequence[BaseRoute], *, hosts: Optional[FrozenSet[str]], tokens: Optional[Tokens]
 ) -> App:
     """Routes as an application of their own; see `create_app`."""
-    app = Starlette(
+    # It makes no documents of its own: bodies here are no models of pydantic, `openapi` says what they are.
+    app = FastAPI(
+        title="wenet-runtime",
+        version=__version__,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
         routes=list(routes),
         exception_handlers={
             Exception: _on_error,
