@@ -9,6 +9,7 @@ import pytest
 
 from tests.runtime.http_doubles import Asked, Scripted, ScriptedServer, json_reply, problem
 from wenet_runtime import __version__
+from wenet_runtime.client.readings import Reading
 
 MODES = [
     {"id": "m1", "accuracy": 0.9, "latency_ms": {"p50": 2.0, "p95": 2.1, "p99": 2.2}, "energy_mj": 5.0},
@@ -74,8 +75,22 @@ def test_random_numbers_are_sent_where_no_file_is_named_and_the_report_says_what
     assert {one["status"] for one in samples} == {200}
     assert all(one["latency_ms"] >= one["late_ms"] >= 0 for one in samples)
     assert report["readings"][0]["power_w"] == {"VDD_IN": 5.25}
-    assert report["readings"][0]["at_s"] < 0  # the first was read while it warmed up
     assert report["modes"] == MODES
+
+
+def test_readings_count_from_the_end_of_the_warm_up_as_samples_do(
+    command: Any, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Read:
+        """Has read once, 3 s after the start."""
+
+        def __init__(self, *parts: Any, **how: Any) -> None:
+            self.start = lambda: None
+            self.stop = lambda: [Reading(3.0)]
+
+    monkeypatch.setattr("wenet_runtime.client.readings.Watch", Read)
+    command("bench", *short(serve()), "--out", "report.json")
+    assert json.loads(Path("report.json").read_text())["readings"][0]["at_s"] == pytest.approx(2.8)
 
 
 def test_files_are_sent_in_turn_with_every_option(command: Any, serve: Any, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.runtime.load_files import BUDGETS_MS, MODES, START_S, profile_members, rows, write_log, write_report
 from wenet_runtime.bundle import Bundle
+from wenet_runtime.decision import Decision, line_of
 from wenet_runtime.errors import SettingsError
 from wenet_runtime.plots.sources import read_decisions, read_profile_points, read_report
 from wenet_runtime.plots.story import (
@@ -109,6 +110,15 @@ def test_a_log_tells_when_and_how_long_from_the_request_s_first_byte(tmp_path: P
     assert first.latency_ms == pytest.approx(samples[0]["served_ms"] + 0.5, abs=1e-3)  # what passed before it
     assert first.measured_ms == pytest.approx(samples[0]["served_ms"], abs=1e-3)
     assert "energy is SIMULATED" in found.notes
+
+
+def test_energy_that_was_only_estimated_is_not_taken_for_measured(tmp_path: Path) -> None:
+    lines = [
+        line_of(Decision(n, START_S, "r", 1, 1, "answered", "fits", "m0", measured_mj=5.0, energy_source=source))
+        for n, source in enumerate(("estimate", "none", "rail:VDD_IN"))
+    ]
+    (tmp_path / "d.jsonl").write_bytes(b"".join(lines))
+    assert [one.energy_mj for one in read_decisions(tmp_path / "d.jsonl").events] == [None, None, 5.0]
 
 
 def test_a_log_is_cut_to_the_time_of_the_load(tmp_path: Path) -> None:
