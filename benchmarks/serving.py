@@ -86,7 +86,8 @@ class Bench:
         """Time to refuse."""
         sizes = refusal.QUICK if self.quick else refusal.FULL
         subject = models.slow_and_fast(self.work / "slow", sizes.slow_ms)
-        with self.stand("refusal", subject, refusal.MODES, limit_ms=sizes.limit_ms) as stand:
+        rounds = ("--profile-rounds", "20")  # half a second each
+        with self.stand("refusal", subject, refusal.MODES, limit_ms=sizes.limit_ms, flags=rounds) as stand:
             probes, slow_ms = refusal.take(stand, sizes)
         self.done("c", stand)
         self.figures |= refusal.figures(probes, slow_ms, sizes, self.peers)
@@ -97,7 +98,9 @@ class Bench:
         sizes = overload.QUICK if self.quick else overload.FULL
         subject = models.five(self.work / "resnet")
         core = self.cores[0]
-        flags = ("--engine-core", str(self.cores[-1]))
+        flags: tuple[str, ...] = ("--engine-core", str(self.cores[-1]))
+        if self.quick:
+            flags = (*flags, "--profile-rounds", "20", "--no-tune")
         found: dict[str, overload.Overloaded] = {}
         all_peers, self.peers = self.peers, (WENET,)
         with self.stand("overload", subject, (overload.FASTEST,), flags=flags) as stand:

@@ -91,27 +91,10 @@ class Stand:
             if reason:
                 self._skip(peer, reason)
                 continue
-            folder = self.folder / peer.name.replace(" ", "-")
-            folder.mkdir(exist_ok=True)
-            place = Place(
-                served=self.served,
-                served_path=served_path,
-                folder=folder,
-                python=interpreter(peer, self.environments),
-                port=free_port(),
-                bundle=self.subject.bundle.path,
-                flags=("--cache-dir", str(self.subject.cache), *self.flags),
-            )
-            server = Server(
-                peer.command(place),
-                served=served_path,
-                port=place.port,
-                ready=peer.ready,
-                log=folder / "log",
-                cores=self.cores,
-            )
+            self.servers[peer.name] = server = self._server(peer, served_path)
             self._opened.callback(self._stop, peer, server)
-            self.servers[peer.name] = server
+            if peer.environment is None:  # ours measures its modes at its first start, and wants the machine for it
+                server.wait()
         for peer in [one for one in self.peers if one.name in self.servers]:
             try:
                 self.servers[peer.name].wait()
@@ -120,6 +103,23 @@ class Stand:
                 del self.servers[peer.name]
                 continue
             self._check(peer, self.servers[peer.name])
+
+    def _server(self, peer: Peer, served_path: Path) -> Server:
+        folder = self.folder / peer.name.replace(" ", "-")
+        folder.mkdir(exist_ok=True)
+        place = Place(
+            served=self.served,
+            served_path=served_path,
+            folder=folder,
+            python=interpreter(peer, self.environments),
+            port=free_port(),
+            bundle=self.subject.bundle.path,
+            flags=("--cache-dir", str(self.subject.cache), *self.flags),
+        )
+        command = peer.command(place)
+        return Server(
+            command, served=served_path, port=place.port, ready=peer.ready, log=folder / "log", cores=self.cores
+        )
 
     def _stop(self, peer: Peer, server: Server) -> None:
         server.stop()

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.common import Figure, at_least, reported
 from benchmarks.peers.base import TENSOR
-from benchmarks.serving_load import Load, send
+from benchmarks.serving_load import Load, Sent, send
 from benchmarks.serving_raw import Raw
 from benchmarks.serving_stand import Stand
 from benchmarks.serving_statistics import mean_of
@@ -29,7 +29,7 @@ class Sizes:
 
 
 FULL = Sizes(5, 2.0, 0.5)
-QUICK = Sizes(2, 0.4, 0.2)
+QUICK = Sizes(2, 1.0, 0.3)
 
 
 def take(stand: Stand, sizes: Sizes, seed: int, core: int) -> dict[str, list[float]]:
@@ -44,18 +44,18 @@ def take(stand: Stand, sizes: Sizes, seed: int, core: int) -> dict[str, list[flo
         loads[name] = (way.server.port, str(request))
     raw = Raw(stand.served)
 
-    def turn(name: str, seconds: float) -> float:
-        if name == LOOP:
-            return raw.per_second(seconds)
+    def load(name: str, seconds: float) -> Sent:
         port, request = loads[name]
-        return send(Load(port, request, closed_s=seconds, connections=CLIENTS, core=core)).per_second()
+        return send(Load(port, request, closed_s=seconds, connections=CLIENTS, core=core))
 
     try:
-        for name in found:
-            turn(name, sizes.warm_s)
+        raw.per_second(sizes.warm_s)
+        for name in ways:
+            load(name, sizes.warm_s)
         for _ in range(sizes.turns):
             for name in order.permutation(list(found)):
-                found[name].append(turn(name, sizes.seconds))
+                rate = raw.per_second(sizes.seconds) if name == LOOP else load(name, sizes.seconds).per_second()
+                found[name].append(rate)
     finally:
         raw.close()
     return found

@@ -1,7 +1,6 @@
 """Environments of the peers, one each, because their dependencies exclude each other; and the table of peers."""
 
 import importlib.metadata
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +19,6 @@ PEERS = (
     bentoml.PEER,
 )
 SHARED = ("onnxruntime", "pillow")  # in every environment, of our versions
-MADE = ".made"  # lies in an environment that is complete, and says of what
 PYTHON = (3, 11)  # of which every peer has wheels
 
 
@@ -31,16 +29,15 @@ def interpreter(peer: Peer, environments: Path) -> Path:
 
 def why_not(peer: Peer, environments: Path) -> str:
     """Why a peer cannot be started here; "" if it can."""
-    if not interpreter(peer, environments).exists():
-        return f"not installed: no {interpreter(peer, environments)}; run `make bench-peers`"
-    wanted = dict(one.split("==") for one in peer.packages)
-    found = {**installed(interpreter(peer, environments))} if peer.environment is not None else {}
-    wrong = [
-        f"{name} {found.get(name)} instead of {version}"
-        for name, version in wanted.items()
-        if found.get(name) != version
-    ]
-    return f"other versions: {', '.join(wrong)}; make its environment again" if wrong else ""
+    python = interpreter(peer, environments)
+    if not python.exists():
+        return f"not installed: no {python}; run `make bench-peers`"
+    if peer.environment is None:
+        return ""
+    found = installed(python)
+    versions = (one.split("==") for one in wanted(peer))
+    wrong = [f"{name} is {found.get(name)}, not {version}" for name, version in versions if found.get(name) != version]
+    return f"its environment has other versions ({', '.join(wrong)}): run `make bench-peers`" if wrong else ""
 
 
 def installed(python: Path) -> dict[str, str]:
@@ -59,31 +56,23 @@ def wanted(peer: Peer) -> list[str]:
 
 
 def make(environments: Path) -> None:
-    """Make every environment that is not there. Raises `CalledProcessError` as pip ends."""
-    if sys.version_info[:2] != PYTHON:
-        raise RuntimeError(f"peers need Python {PYTHON[0]}.{PYTHON[1]}, this is {sys.version.split()[0]}")
+    """Make every environment that is not there or has other versions.
+
+    Raises:
+        RuntimeError: this is no Python that the peers have wheels for.
+        CalledProcessError: pip failed.
+    """
     for peer in PEERS:
-        if peer.environment is None:
+        if not why_not(peer, environments):
             continue
+        if sys.version_info[:2] != PYTHON:
+            raise RuntimeError(f"peers need Python {PYTHON[0]}.{PYTHON[1]}, this is {sys.version.split()[0]}")
+        assert peer.environment is not None
         folder = environments / peer.environment
-        recipe = "\n".join(wanted(peer)) + "\n"
-        made = folder / MADE
-        if made.exists() and made.read_text() == recipe:
-            continue
         print(f"installing {', '.join(peer.packages)} into {folder}", file=sys.stderr)
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        pip = [
-            str(folder / "bin" / "python"),
-            "-m",
-            "pip",
-            "install",
-            "--disable-pip-version-check",
-            "--progress-bar",
-            "off",
-        ]
-        subprocess.run([*pip, *wanted(peer)], check=True)
-        made.write_text(recipe)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        pip = (str(interpreter(peer, environments)), "-m", "pip", "install", "--disable-pip-version-check")
+        subprocess.run([*pip, "--progress-bar", "off", *wanted(peer)], check=True)
 
 
 if __name__ == "__main__":

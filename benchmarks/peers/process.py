@@ -13,7 +13,7 @@ from types import TracebackType
 from benchmarks.peers.base import ROOT, SERVED, Command
 
 STOP_S = 15.0
-STARTS_S = 180.0
+STARTS_S = 300.0
 
 
 class Server:
