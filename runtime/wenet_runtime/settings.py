@@ -113,6 +113,12 @@ class Settings(BaseSettings):
     allowed_host: List[str] = Field(
         default_factory=list, description="further Host names taken on a loopback address; may be repeated"
     )
+    rate_limit: Optional[float] = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="inferences a second that one token, or one address without tokens, may ask for; any if not given",
+    )
     trust_proxy_headers: bool = Field(
         default=False, description="take a proxy's deadline from x-envoy-expected-rq-timeout-ms"
     )

@@ -41,7 +41,7 @@ def create_app(
         more: further routes.
     """
     routes: List[BaseRoute] = [
-        *v2_routes(service),
+        *v2_routes(service, by_token=tokens is not None),
         *health_routes(service, meter_name),
         *state_routes(service, watch),
         *page_routes(),

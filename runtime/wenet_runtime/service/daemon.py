@@ -137,6 +137,7 @@ def policy_of(settings: Settings) -> Defaults:
         settings.priority,
         trust_proxy_headers=settings.trust_proxy_headers,
         require_power=settings.require_power,
+        rate_limit=settings.rate_limit,
     )
 
 

@@ -57,6 +57,7 @@ class Defaults:
     priority: int = 2
     trust_proxy_headers: bool = False
     require_power: bool = False
+    rate_limit: Optional[float] = None
 
 
 def header_options(request: Request, *, trust_proxy_headers: bool = False) -> Dict[str, Any]:
