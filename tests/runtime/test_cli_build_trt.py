@@ -101,7 +101,11 @@ def run(marks: Path, bundle_path: Path, cache: Path) -> "subprocess.Popen[bytes]
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, MARK: str(marks), "PYTHONPATH": str(Path.cwd())},
+        env={
+            **os.environ,
+            MARK: str(marks),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")])),
+        },
     )
 
 

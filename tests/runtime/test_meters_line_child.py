@@ -53,6 +53,17 @@ def test_bytes_that_are_no_text_are_still_a_line(begun: List[LineChild]) -> None
     assert [len(line) for line in everything(shell(begun, r"printf '\377\000x\n'"))] == [3]
 
 
+def test_a_pipe_that_cannot_be_read_is_one_that_ended(begun: List[LineChild], monkeypatch: pytest.MonkeyPatch) -> None:
+    child = shell(begun, "echo one; sleep 600")
+
+    def broken(descriptor: int, size: int) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("wenet_runtime.meters.line_child.os.read", broken)
+        assert child.lines(60.0) is None
+
+
 def test_waiting_for_a_silent_child_has_an_end(begun: List[LineChild]) -> None:
     child = shell(begun, "sleep 600")
     assert child.lines(0.01) == []

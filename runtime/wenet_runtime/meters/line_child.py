@@ -52,7 +52,10 @@ class LineChild:
         """
         if not self._poll.poll(max(0.0, timeout_s) * 1e3):
             return []
-        received = os.read(self._pipe.fileno(), AT_ONCE)
+        try:
+            received = os.read(self._pipe.fileno(), AT_ONCE)
+        except OSError:
+            return None  # what cannot be read has ended, too
         if not received:
             return None
         *ended, self._begun = (self._begun + received).split(b"\n")
