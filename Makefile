@@ -9,7 +9,7 @@ PYTHON38 := $(firstword $(foreach one,python3.8 $(wildcard $(HOME)/.pyenv/versio
 
 # unit38 reads the bundle that unit writes.
 .NOTPARALLEL:
-.PHONY: setup demo test lint unit unit38 bench bench-accuracy check-images clean
+.PHONY: setup demo test lint unit unit38 bench bench-peers bench-accuracy check-images clean
 
 setup: .venv/.ready
 
@@ -79,6 +79,12 @@ bench-accuracy: setup
 	mkdir -p out/benchmarks
 	$(BIN)/python -m benchmarks.accuracy --out out/benchmarks/accuracy.json
 	$(BIN)/python -m benchmarks.searching_trained --out out/benchmarks/searching_trained.json
+
+# Ours beside LitServe, MLServer, BentoML and a real Triton, each installed from PyPI into an environment of its own under
+# out/peers (1 GB). Twelve minutes on two cores, for a quiet machine; `ARGS='--part a --quick'` takes a part of it.
+bench-peers: setup
+	mkdir -p out/benchmarks
+	$(BIN)/python -m benchmarks.serving --install --out out/benchmarks/serving.json $(ARGS)
 
 # What of deploy/ needs tools or a package index: linters of Dockerfiles, shell and Kubernetes in an environment of their
 # own, every pin as a wheel for the boards, the images' install line. Three minutes; builds no image and needs no board.
