@@ -49,6 +49,11 @@ class Daemon:
         self.close()
         raise RuntimeError(f"no daemon on port {self.port}: {Path(log.name).read_text()[-2000:]}")
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.pid
+
     def modes(self) -> dict[str, Any]:
         """The body of GET /modes."""
         found: dict[str, Any] = json.loads(self._get("/modes")[1])

@@ -30,6 +30,10 @@ NAMES = (
     "decisions",
     "real_load",
     "cascade",
+    "swaps",
+    "switches",
+    "drains",
+    "fuzzing",
 )
 
 

@@ -25,9 +25,10 @@ from wenet_runtime.service.inference import Service
 from wenet_runtime.service.metrics import Metrics
 from wenet_runtime.service.opening import Progress, silent
 from wenet_runtime.service.options import Defaults
+from wenet_runtime.service.retiring import CLOSE_S
 from wenet_runtime.service.serving import Serving
 from wenet_runtime.service.signing import open_bundle
-from wenet_runtime.service.swap import CLOSE_S, Bundles
+from wenet_runtime.service.swap import Bundles
 from wenet_runtime.service.tokens import read_tokens
 from wenet_runtime.settings import Settings
 
@@ -93,10 +94,10 @@ def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
         watch = _watch(lambda: bundles.runtimes, _clock_device(settings.engine))
         failed.callback(watch.close)
         service = Service(serving, Metrics(serving.bundle, serving.runtime, log=log, watch=watch), policy)
+        given = device.given  # not the device, which would keep the first bundle's engines
 
         def open_next(bundle: Bundle) -> Serving:
-            there = dataclasses.replace(device.given, bundle=bundle)
-            return open_serving(settings, log, service.defaults, given=there)[0]
+            return open_serving(settings, log, service.defaults, given=dataclasses.replace(given, bundle=bundle))[0]
 
         bundles = Bundles(
             service,

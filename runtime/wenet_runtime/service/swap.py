@@ -15,18 +15,16 @@ from starlette.concurrency import run_in_threadpool
 
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.errors import WeNetError
-from wenet_runtime.memory import give_back
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.bundle_root import place_of, without_paths
 from wenet_runtime.service.inference import Service
 from wenet_runtime.service.probation import WINDOW_S, fault
 from wenet_runtime.service.problems import Problem
+from wenet_runtime.service.retiring import close, left, tidy
 from wenet_runtime.service.serving import Serving
 
-POLL_S = 0.01
 LOOK_S = 1.0
 LEAVE_S = 30.0  # no request takes so long but one whose engine stands still
-CLOSE_S = 30.0
 
 _LOG = logging.getLogger(__name__)
 
@@ -154,7 +152,7 @@ class Bundles:
             await self._forget_previous()
             serving = await run_in_threadpool(self._open_next, bundle)
             if self.draining:
-                await run_in_threadpool(_free, serving)
+                await close(serving)
                 self._check_staying()
         except WeNetError as error:
             _LOG.warning("the bundle is not changed: %s", error)
@@ -204,8 +202,10 @@ class Bundles:
     async def _let_go(self, serving: Serving) -> None:
         """Close what was given up once its requests have ended."""
         try:
-            await self._left(serving)
-            await run_in_threadpool(_free, serving)
+            await left(serving, LEAVE_S)
+            await close(serving)
+            del serving
+            await tidy()
         finally:
             self._busy = False
 
@@ -215,17 +215,12 @@ class Bundles:
         previous = self._previous
         if previous is None:
             return
-        if not await self._left(previous):
+        if not await left(previous, LEAVE_S):
             raise Problem("conflict", "requests of the bundle before are still under way: try again later")
         self._previous = None
-        await run_in_threadpool(_free, previous)
-
-    async def _left(self, serving: Serving) -> bool:
-        """Wait until no request has this bundle any more; False if that does not come."""
-        end_s = self._clock() + LEAVE_S
-        while serving.tally.open and self._clock() < end_s:
-            await asyncio.sleep(POLL_S)
-        return not serving.tally.open
+        await close(previous)
+        del previous
+        await tidy()
 
     def _stop_watching(self) -> None:
         if self._probation is not None and self._probation is not asyncio.current_task():
@@ -250,9 +245,3 @@ class Bundles:
         if self._previous is not None:
             finished = self._previous.close(max(0.0, end_s - self._clock())) and finished
         return finished
-
-
-def _free(serving: Serving) -> None:
-    if not serving.close(CLOSE_S):
-        _LOG.error("the engine of bundle %s… does not end: its memory is lost", serving.bundle.sha256[:12])
-    give_back()
