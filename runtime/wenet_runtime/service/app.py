@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 from wenet_runtime import __version__
 from wenet_runtime.errors import WeNetError
 from wenet_runtime.service.device_watch import DeviceWatch
+from wenet_runtime.service.direct import Direct
 from wenet_runtime.service.envelope import App, Envelope
 from wenet_runtime.service.inference import Service
 from wenet_runtime.service.pages import page_routes
@@ -47,13 +48,18 @@ def create_app(
         *page_routes(),
         *more,
     ]
-    return enveloped(service, routes, hosts=hosts, tokens=tokens)
+    return enveloped(service, routes, hosts=hosts, tokens=tokens, infers=True)
 
 
 def enveloped(
-    service: Service, routes: Sequence[BaseRoute], *, hosts: Optional[FrozenSet[str]], tokens: Optional[Tokens]
+    service: Service,
+    routes: Sequence[BaseRoute],
+    *,
+    hosts: Optional[FrozenSet[str]],
+    tokens: Optional[Tokens],
+    infers: bool = False,
 ) -> App:
-    """Routes as an application of their own; see `create_app`."""
+    """Routes as an application of their own, see `create_app`; `infers`: those of inference are among them."""
     # It makes no documents of its own: bodies here are no models of pydantic, `openapi` says what they are.
     app = FastAPI(
         title="wenet-runtime",
@@ -71,7 +77,8 @@ def enveloped(
     )
     # A path is what it says: /modes/ is another one, and no reply leads to a Host that the client named.
     app.router.redirect_slashes = False
-    return Envelope(app, hosts=hosts, closing=lambda: service.runtime.draining, tokens=tokens)
+    inner: App = Direct(app, service) if infers else app
+    return Envelope(inner, hosts=hosts, closing=lambda: service.runtime.draining, tokens=tokens)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

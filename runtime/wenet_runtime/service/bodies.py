@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional
 
 import numpy as np
 from numpy.typing import NDArray
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from wenet_runtime.bundle import Manifest, TensorSpec
 from wenet_runtime.service.images import decode_image, image_pixels
@@ -46,14 +46,17 @@ async def read_body(request: Request) -> bytes:
         raise _too_large()
     pieces: List[bytes] = []
     size = 0
-    try:
-        async for piece in request.stream():
-            size += len(piece)
-            if size > MAX_BODY_BYTES:
-                raise _too_large()
-            pieces.append(piece)
-    except ClientDisconnect:
-        raise Problem("malformed-request", "the connection ended before the body did") from None
+    more = True
+    while more:
+        message = await request.receive()  # `request.stream()` takes as long again
+        if message["type"] == "http.disconnect":
+            raise Problem("malformed-request", "the connection ended before the body did")
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > MAX_BODY_BYTES:
+            raise _too_large()
+        pieces.append(piece)
+        more = message.get("more_body", False)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 

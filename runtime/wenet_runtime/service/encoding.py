@@ -14,8 +14,10 @@ def json_bytes(members: Any) -> bytes:
 
     Half a surrogate pair, which a client may send escaped and get echoed, goes back escaped.
     """
-    text = json.dumps(members, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", "backslashreplace")
+    return _ENCODER.encode(members).encode("utf-8", "backslashreplace")
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def flat_list(values: NDArray[Any]) -> "list[Any]":

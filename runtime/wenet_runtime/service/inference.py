@@ -1,11 +1,13 @@
 """One inference request, from its headers to its reply."""
 
 import asyncio
+import concurrent.futures
+import contextlib
 import logging
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -138,7 +140,6 @@ async def _answer(service: Service, serving: Serving, request: Request) -> Respo
     # The body is encoded: the headers and the verdict are those of now.
     now_s = time.monotonic()
     latency_ms = (now_s - start_s) * 1e3
-    serving.runtime.observe_overhead((now_s - result.finished_s) * 1e3)
     met = _met(result, options, deadline, now_s)
     if _must_be_timely(options, deadline, now_s):  # an error to the client, and counted as what it was: it ran
         late = DeadlineExceeded(
@@ -147,21 +148,49 @@ async def _answer(service: Service, serving: Serving, request: Request) -> Respo
             budget_ms=deadline.limit_ms,
         )
         reply = _problem_response(problem_of(late), request)
-        serving.statistics.failed(result.mode_id, now_s - start_s)
+        served = None
     else:
         parameters = result_parameters(result, latency_ms=latency_ms, met=met)
         timing = _server_timing(start_s, received_s, decoded_s, result, encoding_s, now_s)
         reply = response(content, {**content_headers, **result_headers(parameters, timing)})
-        serving.statistics.answered(
-            result, rows=rows, decode_s=decoded_s - received_s, encode_s=now_s - encoding_s, total_s=now_s - start_s
-        )
-    # Last, so that nothing that is counted here can still fail and be counted again.
+        served = (decoded_s - received_s, now_s - encoding_s)
+    # Counted once the reply is on its way: none of it can fail the request, and nobody waits for it.
+    asyncio.get_running_loop().call_soon(_count, service, serving, _Answered(asked, result, met, now_s, served))
+    return reply
+
+
+class _Answered(NamedTuple):
+    """An executed request, as it is counted.
+
+    Attributes:
+        met: whether its budgets held; None without any.
+        now_s: when its reply was ready, monotonic.
+        served: s for decoding and encoding; None if it was executed in vain.
+    """
+
+    asked: Asked
+    result: Result
+    met: Optional[bool]
+    now_s: float
+    served: Optional[Tuple[float, float]]
+
+
+def _count(service: Service, serving: Serving, one: _Answered) -> None:
+    asked, result, met, now_s, served = one
+    total_s = now_s - asked.deadline.start_s
+    latency_ms = total_s * 1e3
+    serving.runtime.observe_overhead((now_s - result.finished_s) * 1e3)
+    if served is None:
+        serving.statistics.failed(result.mode_id, total_s)
+    else:
+        decode_s, encode_s = served
+        serving.statistics.answered(result, rows=asked.rows, decode_s=decode_s, encode_s=encode_s, total_s=total_s)
     serving.decisions.answered(asked, result, now_s)
-    in_time = deadline.left_ms(now_s) >= 0
-    service.metrics.answered(result, latency_ms=latency_ms, rows=rows, met=met, in_time=in_time)
+    in_time = asked.deadline.left_ms(now_s) >= 0
+    service.metrics.answered(result, latency_ms=latency_ms, rows=asked.rows, met=met, in_time=in_time)
     service.recent.answered(result, latency_ms=latency_ms, met=met)
     serving.tally.answered(met)
-    return reply
+    serving.runtime.forecast()  # the next request finds it made
 
 
 def _met(result: Result, options: RequestOptions, deadline: Deadline, now_s: float) -> Optional[bool]:
@@ -183,15 +212,11 @@ def _must_be_timely(options: RequestOptions, deadline: Deadline, now_s: float) -
 def _server_timing(
     start_s: float, received_s: float, decoded_s: float, result: Result, encoding_s: float, now_s: float
 ) -> str:
-    parts = (
-        ("recv", received_s - start_s, ""),
-        ("decode", decoded_s - received_s, ""),
-        ("queue", result.queue_ms / 1e3, ""),
-        ("infer", result.infer_ms / 1e3, f';desc="batch={result.batch_rows}"'),
-        ("encode", now_s - encoding_s, ""),
-        ("total", now_s - start_s, ""),
+    return (
+        f"recv;dur={(received_s - start_s) * 1e3:.3f}, decode;dur={(decoded_s - received_s) * 1e3:.3f}, "
+        f'queue;dur={result.queue_ms:.3f}, infer;dur={result.infer_ms:.3f};desc="batch={result.batch_rows}", '
+        f"encode;dur={(now_s - encoding_s) * 1e3:.3f}, total;dur={(now_s - start_s) * 1e3:.3f}"
     )
-    return ", ".join(f"{name};dur={seconds * 1e3:.3f}{more}" for name, seconds, more in parts)
 
 
 class ClientGone(Exception):
@@ -203,38 +228,66 @@ async def _run(
 ) -> Result:
     """Submit and wait: to the result, the deadline, or the client's leaving."""
     work = runtime.submit(inputs, options, start_s, request.client.host if request.client else "")
-    answer = asyncio.wrap_future(work)
     limit_ms = options.protocol_ms if options.on_miss == "late" else options.effective_ms
     deadline = Deadline(start_s, limit_ms)
-    left_s = max(0.0, deadline.left_ms(time.monotonic()) / 1e3)
-    await asyncio.wait({answer}, timeout=min(left_s, WATCH_AFTER_S))
-    gone = not answer.done() and await _client_left(request, answer, deadline)
-    if answer.done():
-        return answer.result()
-    # Expired or left alone: what still waits is taken out and never runs, what runs is waited for.
-    if work.cancel():
-        answer.cancel()
-        if gone:
-            raise ClientGone
-        raise DeadlineExceeded(
-            f"the budget of {deadline.limit_ms:g} ms ended while the request waited",
-            executed=False,
-            budget_ms=deadline.limit_ms,
-        )
-    return await answer
+    waiting = Waiting(work)
+    await waiting.until(min(deadline.at_s, time.monotonic() + WATCH_AFTER_S))
+    gone = not work.done() and await _client_left(request, waiting, deadline)
+    if not work.done():
+        # Expired or left alone: what still waits is taken out and never runs, what runs is waited for.
+        if work.cancel():
+            if gone:
+                raise ClientGone
+            raise DeadlineExceeded(
+                f"the budget of {deadline.limit_ms:g} ms ended while the request waited",
+                executed=False,
+                budget_ms=deadline.limit_ms,
+            )
+        while not work.done():  # whatever else wakes
+            await waiting.until(math.inf)
+    return work.result()
 
 
-async def _client_left(request: Request, answer: "asyncio.Future[Result]", deadline: Deadline) -> bool:
+class Waiting:
+    """Waits on the event loop for what another thread does; one hand-over, and a timer only where one is needed."""
+
+    def __init__(self, work: "concurrent.futures.Future[Result]") -> None:
+        self._loop = asyncio.get_running_loop()
+        self._work = work
+        self._woken: Optional[asyncio.Future[None]] = None
+        work.add_done_callback(self._hand_over)
+
+    def _hand_over(self, work: "concurrent.futures.Future[Result]") -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            self._loop.call_soon_threadsafe(self.wake)
+
+    def wake(self) -> None:
+        """End the present wait; on the event loop."""
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    async def until(self, at_s: float) -> None:
+        """Wait until the work is done, `wake` is called, or it is that late (monotonic, s)."""
+        if self._work.done():
+            return
+        self._woken = self._loop.create_future()
+        # What is done after that look wakes this future: the event loop is not left in between.
+        timer = None
+        if at_s < math.inf:
+            timer = self._loop.call_later(max(0.0, at_s - time.monotonic()), self.wake)
+        try:
+            await self._woken
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+
+async def _client_left(request: Request, waiting: Waiting, deadline: Deadline) -> bool:
     """Wait for the answer, the deadline or a disconnect, whichever comes first; True for a disconnect."""
     gone = asyncio.ensure_future(_disconnected(request))
-    first: set[asyncio.Future[Any]] = {answer, gone}
-    left_ms = deadline.left_ms(time.monotonic())
+    gone.add_done_callback(lambda task: waiting.wake())
     try:
-        await asyncio.wait(
-            first,
-            timeout=None if math.isinf(left_ms) else max(0.0, left_ms / 1e3),
-            return_when=asyncio.FIRST_COMPLETED,
-        )
+        await waiting.until(deadline.at_s)
         return gone.done()
     finally:
         gone.cancel()

@@ -139,18 +139,40 @@ def result_parameters(result: Result, *, latency_ms: float, met: Optional[bool])
 
 def result_headers(parameters: Mapping[str, Any], timing: str) -> Dict[str, str]:
     """The same figures as `WeNet-*` response headers, with `Server-Timing`."""
-    headers = {
-        _header(name): value if isinstance(value, str) else json.dumps(value) for name, value in parameters.items()
-    }
+    headers = {_HEADERS[name]: _text(value) for name, value in parameters.items()}
     headers["Server-Timing"] = timing
     return headers
 
 
-def _header(parameter: str) -> str:
-    """wenet_predicted_ms → WeNet-Predicted-Ms."""
-    return "WeNet-" + "-".join(part.capitalize() for part in parameter.split("_")[1:])
+def _text(value: Any) -> str:
+    """As JSON would have it, without the quotes."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+_HEADERS = {
+    "wenet_mode": "WeNet-Mode",
+    "wenet_mode_reason": "WeNet-Mode-Reason",
+    "wenet_predicted_ms": "WeNet-Predicted-Ms",
+    "wenet_latency_ms": "WeNet-Latency-Ms",
+    "wenet_energy_source": "WeNet-Energy-Source",
+    "wenet_budget_met": "WeNet-Budget-Met",
+    "wenet_energy_mj": "WeNet-Energy-Mj",
+}
+
+
+class _Reply(Response):
+    """A 200 whose headers are given whole: the framework's own takes four times as long to make them."""
+
+    def __init__(self, body: bytes, headers: Mapping[str, str]) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = body
+        self.raw_headers = [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()]
+        self.raw_headers.append((b"content-length", b"%d" % len(body)))
 
 
 def response(body: bytes, headers: Mapping[str, str]) -> Response:
     """A 200 with exactly these headers."""
-    return Response(body, 200, dict(headers))
+    return _Reply(body, headers)
