@@ -69,17 +69,16 @@ def _parsing(lines: list[str], whence: str, arguments: Arguments) -> Figures:
     passes = 5 if arguments.quick else 60
     rates = []
     for _ in range(passes):
-        begun_s = time.perf_counter()
+        begun_s = time.process_time()  # what else the machine does is not the parser's
         for line in lines:
             parse_line(line)
-        rates.append(len(lines) / (time.perf_counter() - begun_s))
+        rates.append(len(lines) / (time.process_time() - begun_s))
     grown = max(
         _growth(piece) for piece in ("CPU [", "RAM 1/1MB (lfb ", "A 1", "GR3D @[1,", "MTS fg 1% bg ", "A@1.1C/")
     )
-    how = f"median of {passes} passes over {len(lines)} lines {whence}, one thread"
+    how = f"median of {passes} passes over {len(lines)} lines {whence}, a second of processor time"
     return {
         "parsed_lines_per_s": at_least(statistics.median(rates), 20_000, "1/s", how),
-        "parsed_lines_per_s_best": reported(max(rates), "1/s", "best pass: the machine had other work too"),
         "parsing_growth": at_most(
             grown,
             1.3,
