@@ -545,6 +545,13 @@ def test_a_head_that_is_refused_while_it_is_read_is_refused_once(
     assert ended == [True]
 
 
+@pytest.mark.parametrize("path", [b"HTTP/1.0", b"FTP/1.1"])
+def test_a_path_that_is_none_is_refused(alone: Tuple[Connection, Transport], path: bytes) -> None:
+    connection, transport = alone
+    connection.data_received(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert transport.written.startswith(b"HTTP/1.1 400 ")
+
+
 @pytest.mark.parametrize(("waited_s", "closed"), [(9.9, False), (10.0, True)])
 def test_ten_seconds_for_the_first_byte(
     alone: Tuple[Connection, Transport], now: List[float], waited_s: float, closed: bool

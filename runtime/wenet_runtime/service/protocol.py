@@ -117,10 +117,10 @@ class Connection(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > MAX_HEAD_BYTES:
             self._stop(_too_large())
+        super().on_headers_complete()  # raises for a path that is none: then there is no body of anything
         self._reads = BODY
         self._fruitless = 0
         self._due_s = self._begun_s + self._deadlines.request_s
-        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
