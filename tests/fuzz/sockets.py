@@ -69,6 +69,7 @@ def fuzz(daemon: Daemon, count: int, seed: int = 0) -> Outcome:
     outcome = Outcome()
     start_s = time.monotonic()
     first = max(1, count // 10)
+    daemon.check(outcome)
     asyncio.run(_run(daemon, outcome, seed, range(first)))
     daemon.check(outcome)
     if daemon.process.poll() is None:
