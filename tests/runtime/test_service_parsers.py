@@ -32,7 +32,8 @@ SEEDS = st.integers(0, 2**62)
 PIECES = [
     b"-1", b"0", b"1e400", b"9" * 25, b"18446744073709551616", b"-0.0", b"NaN", b"null", b"true", b"[", b"]", b"{",
     b"}", b'"', b"\\", b"\\u0000", b"\\ud800", b",", b":", b"BYTES", b"FP16", b"BF16", b'"data"', b'"shape"', b"\x00",
-    b"\xff" * 4, b"\x00\x00\x00\x80", b"[[[[[[[[", b'{"a":{"a":', b"binary_data_size", b"image_b64", b"\xc2\xb2", b"1.0", b"  ",
+    b"\xff" * 4, b"\x00\x00\x00\x80", b"[[[[[[[[", b'{"a":{"a":', b"binary_data_size", b"image_b64",
+    b"\xc2\xb2", b"1.0", b"  ",
 ]  # fmt: skip
 
 
@@ -139,7 +140,8 @@ def test_no_damage_to_a_body_is_more_than_refused(bundle: Bundle, seed: int) -> 
 VALUES = ["5", "0.5", "m0", "late", "reject", "1", "3", "100m", "5S", "250", "99999999H"]
 HEADERS = [
     "wenet-budget-ms", "wenet-budget-mj", "wenet-min-accuracy", "wenet-mode", "wenet-on-miss", "wenet-priority",
-    "wenet-x", "grpc-timeout", "x-envoy-expected-rq-timeout-ms", "accept", "content-type", "inference-header-content-length",
+    "wenet-x", "grpc-timeout", "x-envoy-expected-rq-timeout-ms", "accept", "content-type",
+    "inference-header-content-length",
 ]  # fmt: skip
 
 
