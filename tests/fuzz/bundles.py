@@ -53,7 +53,7 @@ def _replaced(path: Path, name: str, data: bytes) -> None:
 
 
 def _a_file(rng: random.Random, path: Path) -> str:
-    return rng.choice(sorted(_manifest(path)["files"]))
+    return str(rng.choice(sorted(_manifest(path)["files"])))
 
 
 def _name(rng: random.Random, path: Path) -> str:

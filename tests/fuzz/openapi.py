@@ -67,7 +67,9 @@ def _run(
     reports = ["--report", "ndjson", "--report-ndjson-path", str(report)]
     skipped = ["--exclude-path", "/admin/drain", "--generation-database", "none"]
     start = [command, "--config-file", str(config), "run", f"{url}/openapi.json"]
-    done = subprocess.run([*start, *words, *more, *reports, *skipped], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*start, *words, *more, *reports, *skipped], capture_output=True, text=True, check=False, cwd=folder
+    )
     if not report.is_file():
         return [f"Schemathesis did not run: {done.stdout[-500:]}{done.stderr[-500:]}"]
     before = outcome.cases

@@ -198,7 +198,11 @@ def _odd_json(rng: random.Random) -> Case:
 
 def _odd_binary(rng: random.Random) -> Case:
     size = rng.choice((4 * CELLS, 4 * CELLS - 1, 0, 2**62, -4, 4 * CELLS * 9))
-    tensor = {"name": "input", "datatype": rng.choice(("FP32", "FP16", "BYTES", "INT8")), "shape": [1, 1, SIZE, SIZE]}
+    tensor: dict[str, object] = {
+        "name": "input",
+        "datatype": rng.choice(("FP32", "FP16", "BYTES", "INT8")),
+        "shape": [1, 1, SIZE, SIZE],
+    }
     tensor["parameters"] = {"binary_data_size": rng.choice((size, str(size), None))}
     head = json.dumps({"inputs": [tensor] * rng.choice((1, 1, 2))}).encode()
     if rng.random() < 0.3:
