@@ -42,7 +42,7 @@ def create_app(
         more: further routes.
     """
     routes: List[BaseRoute] = [
-        *v2_routes(service, by_token=tokens is not None),
+        *v2_routes(service),
         *health_routes(service, meter_name),
         *state_routes(service, watch),
         *page_routes(),

@@ -52,6 +52,7 @@ class Envelope:
         valid = given is not None and _REQUEST_ID.fullmatch(given) is not None
         request_id = given.decode("ascii") if given is not None and valid else new_request_id()
         scope["wenet.request_id"] = request_id
+        scope["wenet.by_token"] = self._tokens is not None
 
         async def send_with_id(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":

@@ -30,6 +30,7 @@ from wenet_runtime.service.options import (
     request_options,
 )
 from wenet_runtime.service.problems import Problem, problem_of, problem_response
+from wenet_runtime.service.rate_limit import RateLimit, client_of
 from wenet_runtime.service.recent import Recent
 from wenet_runtime.service.replies import encode, response, result_headers, result_parameters, wanted_reply
 from wenet_runtime.service.serving import Serving
@@ -50,6 +51,7 @@ class Service:
         metrics: counts what happens to requests.
         defaults: what holds for requests that bring no options of their own.
         recent: what happened in the last minute.
+        limit: how often each client has asked of late.
         bundle_state: what /v2/health tells of changes of the bundle; empty where there can be none.
     """
 
@@ -57,6 +59,7 @@ class Service:
     metrics: Metrics
     defaults: Defaults
     recent: Recent = field(default_factory=Recent)
+    limit: RateLimit = field(default_factory=RateLimit)
     bundle_state: Callable[[], Dict[str, Any]] = dict
 
     @property
@@ -112,6 +115,8 @@ async def _answer(service: Service, serving: Serving, request: Request) -> Respo
     start_s: float = request.scope["wenet.start_s"]
     manifest = serving.bundle.manifest
     defaults = service.defaults
+    if defaults.rate_limit is not None:
+        service.limit.check(client_of(request.scope), defaults.rate_limit)
     pinned = path_mode(request.path_params, manifest)
     headers = header_options(request, trust_proxy_headers=defaults.trust_proxy_headers)
     media = media_type(request)

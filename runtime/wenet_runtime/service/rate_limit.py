@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from collections import OrderedDict
-from typing import Callable, List, Optional, Tuple
+from typing import Any, Callable, Mapping, Tuple
 
 from wenet_runtime.service.problems import Problem
 
@@ -22,18 +22,16 @@ class RateLimit:
         self._clock = clock
         self._buckets: OrderedDict[str, Tuple[float, float]] = OrderedDict()  # client: (requests left, seen at)
 
-    def check(self, client: str, per_s: Optional[float]) -> None:
+    def check(self, client: str, per_s: float) -> None:
         """Take one request out of a client's bucket, which holds what a second gives, one at least.
 
         Args:
             client: who asks.
-            per_s: how many it may send a second; None for any number.
+            per_s: how many it may send a second.
 
         Raises:
             Problem: rate-limited, with the time until there is one again.
         """
-        if per_s is None:
-            return
         now_s = self._clock()
         most = max(1.0, per_s)
         left, seen_s = self._buckets.pop(client, (most, now_s))
@@ -51,15 +49,13 @@ class RateLimit:
             )
 
 
-def client_of(headers: List[Tuple[bytes, bytes]], address: Optional[str], *, by_token: bool) -> str:
-    """Who asks: its token where tokens are checked, else its address.
+def client_of(scope: Mapping[str, Any]) -> str:
+    """Who asks: its token where tokens are checked, else its address; "" where that is not known.
 
-    Args:
-        headers: the request's, names in lower case.
-        address: where it comes from; None where that is not known.
-        by_token: whether the server has tokens. Without, anybody could be another client with every request.
+    Where tokens are not checked, anybody could be another client with every request.
     """
-    for name, value in headers if by_token else ():
+    for name, value in scope["headers"] if scope.get("wenet.by_token") else ():
         if name == b"authorization":
             return hashlib.sha256(value).hexdigest()
-    return address or ""
+    client = scope.get("client")
+    return str(client[0]) if client else ""

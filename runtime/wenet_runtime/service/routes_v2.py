@@ -11,31 +11,15 @@ from wenet_runtime.service.inference import Service
 from wenet_runtime.service.inference import infer as infer_within_budget
 from wenet_runtime.service.metadata import model_metadata, server_metadata
 from wenet_runtime.service.options import path_mode
-from wenet_runtime.service.problems import Problem
-from wenet_runtime.service.rate_limit import RateLimit, client_of
 
 MODEL = "/v2/models/{model}"
 MODE = MODEL + "/versions/{version}"
 
 
-def v2_routes(service: Service, *, by_token: bool = False) -> List[Route]:
-    """The routes, those of inference first.
-
-    Args:
-        service: what they serve.
-        by_token: whether clients are told apart by their tokens.
-    """
-    limit = RateLimit()
+def v2_routes(service: Service) -> List[Route]:
+    """The routes, those of inference first."""
 
     async def infer(request: Request) -> Response:
-        per_s = service.defaults.rate_limit
-        if per_s is not None:
-            address = request.client.host if request.client else None
-            try:
-                limit.check(client_of(request.scope["headers"], address, by_token=by_token), per_s)
-            except Problem as problem:
-                service.metrics.failed(problem.slug)
-                raise
         return await infer_within_budget(service, request)
 
     async def server(request: Request) -> Response:
