@@ -63,7 +63,7 @@ function endpoint(path, verb, operation) {
   const given = operation.parameters || [];
   if (given.length) {
     const lines = given.map((one) => [one.name, `${one.in}${one.required ? ", required" : ""}`, one.description || kind(one.schema)]);
-    card.append(rows(`${given.length} parameters`, ["Name", "Where", "Meaning"], lines));
+    card.append(rows(`Parameters: ${given.map((one) => one.name).join(", ")}`, ["Name", "Where", "Meaning"], lines));
   }
   const bodies = Object.keys((operation.requestBody && operation.requestBody.content) || {});
   if (bodies.length) card.append(element("p", `Body: ${bodies.join(", ")}`, "quiet"));

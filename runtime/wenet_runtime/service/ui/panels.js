@@ -149,7 +149,7 @@ function table(state, colour) {
     return row;
   });
   $("modes").tBodies[0].replaceChildren(...rows);
-  put("modes-more", `Predicted is one image on the idle device; measured is from the first byte of a request to the head of its reply, in the last minute. Modes take ${number(state.memory_mb)} MB.`);
+  put("modes-more", `Predicted is what one image takes now, without waiting; measured is a whole request of the last minute, from its first byte to the head of its reply. Modes take ${number(state.memory_mb)} MB.`);
 }
 
 function cell(label, text) {
