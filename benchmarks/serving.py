@@ -67,9 +67,9 @@ class Bench:
             with stand:
                 for kind in kinds:
                     body = "JPEG" if kind == JPEG else name
-                    turns = added.take(stand, kind, sizes, self.seed)
-                    self.figures |= added.figures(turns, body, kind)
-                    self.samples[f"a, {body}"] = added.samples(turns)
+                    taken = added.take(stand, kind, sizes, self.seed)
+                    self.figures |= added.figures(taken.turns, body, kind)
+                    self.samples[f"a, {body}"] = added.samples(taken)
             self.done(f"a, {name}", stand)
 
     def b(self) -> None:

@@ -53,13 +53,27 @@ P99_OVER_P50 = 3.0
 JPEG_MS = 1.5
 
 
-def take(stand: Stand, kind: str, sizes: Sizes, seed: int) -> dict[str, list[list[float]]]:
-    """Milliseconds by way and turn. In every round each way has one turn, in random order."""
+@dataclass(frozen=True)
+class Taken:
+    """What part a saw.
+
+    Attributes:
+        turns: milliseconds by way and turn.
+        cpu_ms: processor time of a server's processes per request, by way. Other work hardly shows in it.
+    """
+
+    turns: Mapping[str, Sequence[Sequence[float]]]
+    cpu_ms: Mapping[str, float]
+
+
+def take(stand: Stand, kind: str, sizes: Sizes, seed: int) -> Taken:
+    """In every round each way has one turn, in random order."""
     engine = OrtBackend().load_bytes(Path(stand.served.models[0]).read_bytes(), name=SESSION)
     values = np.frombuffer(stand.subject.content, np.float32).reshape(stand.served.shape)
     ways = {way.name: way for way in stand.ways if kind in way.request}
     found: dict[str, list[list[float]]] = {name: [] for name in (SESSION, *ways)}
     answers: dict[str, NDArray[np.float32]] = {}
+    cpu_ms = dict.fromkeys(ways, 0.0)
     order = np.random.default_rng(seed)
 
     def session() -> float:
@@ -77,17 +91,20 @@ def take(stand: Stand, kind: str, sizes: Sizes, seed: int) -> dict[str, list[lis
                     continue
                 way = ways[name]
                 connection = Connection(way.server.port)  # a new one: servers close those that were idle for a while
+                before_ms = way.server.cpu_ms()
                 try:
                     found[name].append(_turn(partial(_ask, connection, way.request[kind]), sizes))
                     reply = connection.ask(way.request[kind])
                 finally:
                     connection.close()
+                cpu_ms[name] += way.server.cpu_ms() - before_ms
                 numbers = way.format.decode(reply.headers, reply.body)
                 check_numbers(numbers, answers.setdefault(name, numbers))
     finally:
         gc.enable()
         engine.close()
-    return found
+    asked = {name: sum(map(len, found[name])) + (WARM + 1) * sizes.turns for name in ways}
+    return Taken(found, {name: cpu_ms[name] / asked[name] for name in ways})
 
 
 def _ask(connection: Connection, request: bytes) -> float:
@@ -164,13 +181,14 @@ def figures(turns: Mapping[str, Sequence[Sequence[float]]], name: str, kind: str
     return found
 
 
-def samples(turns: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Any]:
-    """Percentiles of all turns, and each turn's median, by way."""
+def samples(taken: Taken) -> dict[str, Any]:
+    """Percentiles of all turns, each turn's median, and the server's processor time per request, by way."""
     return {
         name: {
             "p50_p90_p99_max_ms": rounded(np.percentile(np.concatenate(found), (50, 90, 99, 100)).tolist()),
             "turn_p50_ms": rounded([float(np.median(turn)) for turn in found]),
             "requests": sum(map(len, found)),
+            "server_cpu_ms": round(taken.cpu_ms.get(name, 0.0), 3),
         }
-        for name, found in turns.items()
+        for name, found in taken.turns.items()
     }

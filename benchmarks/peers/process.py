@@ -14,6 +14,7 @@ from benchmarks.peers.base import ROOT, SERVED, Command
 
 STOP_S = 15.0
 STARTS_S = 300.0
+USER, SYSTEM = 11, 12  # where a process's times stand among what `_stat` returns
 
 
 class Server:
@@ -81,6 +82,12 @@ class Server:
     def resident_mb(self) -> float:
         """Resident memory of all its processes, MB."""
         return sum(_resident_mb(pid) for pid in self.processes())
+
+    def cpu_ms(self) -> float:
+        """Processor time that all its processes have taken, ms, by the system's clock ticks."""
+        words = (_stat(str(pid)) for pid in self.processes())
+        ticks = sum(int(one[USER]) + int(one[SYSTEM]) for one in words if one is not None)
+        return ticks * 1e3 / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> None:
         """SIGTERM to the server's own process; what is left of the others after that is an orphan, and is killed."""

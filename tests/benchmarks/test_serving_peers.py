@@ -125,6 +125,7 @@ def test_a_server_is_waited_for_measured_and_stopped(tmp_path):
         server.wait()
         assert server.processes()
         assert server.resident_mb() > 1
+        assert 0 < server.cpu_ms() < 60_000  # Python has started
     assert server.processes() == []
     assert server.orphans == 0
     with pytest.raises(OSError):
