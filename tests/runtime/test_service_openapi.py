@@ -22,12 +22,14 @@ def operations() -> Iterator[Tuple[str, str, Dict[str, Any]]]:
 
 def routes(client: Client) -> Set[Tuple[str, str]]:
     """Every (path, verb) of the application but the pages and what is asked of an administrator."""
-    app: Starlette = client.app._app  # type: ignore[attr-defined]
+    app: Any = client.app
+    while not isinstance(app, Starlette):  # what stands around it
+        app = app._app
     return {
-        (route.path, method.lower())  # type: ignore[attr-defined]
+        (route.path, method.lower())
         for route in app.routes
         if getattr(route, "include_in_schema", False)
-        for method in route.methods - {"HEAD"}  # type: ignore[attr-defined]
+        for method in route.methods - {"HEAD"}
     }
 
 
