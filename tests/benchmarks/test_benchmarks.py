@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = (
     "switching",
     "overhead",
+    "footprint",
     "lowering",
     "loading",
     "grouped_gemm",

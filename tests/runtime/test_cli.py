@@ -242,6 +242,21 @@ def test_during_a_drain_it_is_not_ready_and_a_second_signal_ends_it(
     assert daemon.end() == 143
 
 
+def test_one_connection_too_many_is_refused_and_counted(processes: List[Process], environment: Dict[str, str]) -> None:
+    daemon = Process("--engine", "sim", "--max-connections", "1", env=environment)
+    processes.append(daemon)
+    url = daemon.wait_until_serving()
+    address = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
+    with socket.create_connection(address, timeout=PATIENCE_S) as busy:
+        busy.sendall(b"G")
+        refused = httpx.get(f"{url}/v2/health/live")
+        assert refused.status_code == 503
+        assert refused.json()["type"] == "urn:wenet:problem:queue-full"
+        busy.sendall(b"ET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        found = b"".join(iter(lambda: busy.recv(65_536), b""))
+    assert b'wenet_requests_total{outcome="rejected_queue"} 1.0' in found
+
+
 def ended_by_itself(monkeypatch: pytest.MonkeyPatch, abandoned: int) -> None:
     """Replace the server by one that ends at once."""
 

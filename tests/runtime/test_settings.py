@@ -91,6 +91,7 @@ def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
         ("memory_mb", 0.0),
         ("memory_mb", float("nan")),
         ("max_queue", 0),
+        ("max_connections", 0),
         ("drain_timeout_s", -1.0),
         ("profile_rounds", 9),
     ],

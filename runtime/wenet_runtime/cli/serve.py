@@ -14,6 +14,7 @@ from wenet_runtime.cli.ends import EXIT_BIND, EXIT_FAILURE, fail, say
 from wenet_runtime.cli.progress import progress_shown
 from wenet_runtime.errors import SettingsError
 from wenet_runtime.service.admin_server import AdminServer, bind_admin, let_go
+from wenet_runtime.service.connections import Connections
 from wenet_runtime.service.daemon import Daemon, check_bind, open_daemon
 from wenet_runtime.service.notify import Liveness, Notifier, status_of
 from wenet_runtime.service.server import Server
@@ -74,6 +75,7 @@ def _serve(daemon: Daemon, settings: Settings, sockets: Sockets) -> int:
         drain_timeout_s=settings.drain_timeout_s,
         on_ready=ready,
         on_drain=notifier.stopping,
+        connections=Connections(settings.max_connections, refused=daemon.service.metrics.failed),
         tls=sockets.tls,
         beside=None
         if daemon.admin_app is None or sockets.admin is None

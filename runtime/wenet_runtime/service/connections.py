@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Protocol
 
-MAX_CONNECTIONS = 256
+MAX_CONNECTIONS = 256  # that of --max-connections
 TICK_S = 0.1
 
 
