@@ -136,7 +136,10 @@ class EngineLoop:
     def probe_soon(self, mode_id: Optional[str]) -> None:
         """Have a mode run once when nothing waits, the fastest if none is named; `changed` is held."""
         self._probing.ask(mode_id)
-        self.changed.notify()
+
+    def measure(self, mode_id: str) -> "Future[float]":
+        """Have a mode run once when nothing waits; how long that took, ms; `changed` is held."""
+        return self._probing.measure(mode_id)
 
     def refused(self, refusal: Refused) -> None:
         """Have what a refused request wanted loaded, and tell it when to come again."""

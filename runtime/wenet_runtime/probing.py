@@ -6,11 +6,14 @@ request and so never be seen fast again.
 
 import threading
 import time
-from typing import Optional
+from collections import deque
+from concurrent.futures import Future
+from typing import Deque, Optional, Tuple
 
 from wenet_runtime.controller import Controller
 from wenet_runtime.dispatch import Dispatch
 from wenet_runtime.engines.base import Tensors
+from wenet_runtime.errors import EngineError
 from wenet_runtime.pool import Pool
 
 
@@ -24,8 +27,6 @@ class Probing:
         inputs: what is run; None never probes.
         changed: held while the controller is used.
 
-    Attributes:
-        wanted: whether a probe was asked for.
     """
 
     def __init__(
@@ -37,7 +38,8 @@ class Probing:
         *,
         changed: threading.Condition,
     ) -> None:
-        self.wanted = False
+        self._asked = False
+        self._measured: Deque[Tuple[str, Future[float]]] = deque()
         self._mode_id: Optional[str] = None
         self._dispatch = dispatch
         self._pool = pool
@@ -45,15 +47,31 @@ class Probing:
         self._inputs = inputs
         self._changed = changed
 
+    @property
+    def wanted(self) -> bool:
+        """Whether a mode is to be run."""
+        return self._asked or bool(self._measured)
+
     def ask(self, mode_id: Optional[str]) -> None:
-        """Have a mode run once, the fastest if none is named."""
-        self.wanted = True
+        """Have a mode run once, the fastest if none is named; `changed` is held."""
+        self._asked = True
         self._mode_id = mode_id
+        self._changed.notify()
+
+    def measure(self, mode_id: str) -> "Future[float]":
+        """Have a mode run once; what comes of it is told to who asked, and taught to nobody; `changed` is held."""
+        told: Future[float] = Future()
+        self._measured.append((mode_id, told))
+        self._changed.notify()
+        return told
 
     def run(self) -> Optional[float]:
-        """Run it if it was asked for, on the engine's thread; returns when that was, monotonic."""
-        wanted, self.wanted = self.wanted, False
-        if self._inputs is None or not wanted:
+        """Run one if it was asked for, on the engine's thread; returns when something was learned, monotonic."""
+        if self._measured:
+            self._measure(*self._measured.popleft())
+            return None
+        asked_for, self._asked = self._asked, False
+        if self._inputs is None or not asked_for:
             return None
         profiles, out = self._controller.profiles, self._pool.residency.out
         there = [one for one in self._pool.resident if one in profiles and one not in out]
@@ -64,3 +82,13 @@ class Probing:
             self._controller.predictor.doubt()
             self._controller.observe(part.mode_id, part.ms, part.rows, now_s)
         return now_s
+
+    def _measure(self, mode_id: str, told: "Future[float]") -> None:
+        if not told.set_running_or_notify_cancel():
+            return
+        try:
+            if self._inputs is None:
+                raise EngineError("there is nothing to measure with: this runtime has no inputs of its own")
+            told.set_result(self._dispatch.probe(self._inputs, mode_id).ms)
+        except Exception as error:  # noqa: BLE001 - told to who asked
+            told.set_exception(error)

@@ -22,6 +22,7 @@ from wenet_runtime.meters.base import Meter
 from wenet_runtime.pool import Pool
 from wenet_runtime.power_state import PowerState
 from wenet_runtime.prediction import Predictor
+from wenet_runtime.profile import Profile
 from wenet_runtime.result import Result
 from wenet_runtime.scheduler import Scheduler
 
@@ -207,6 +208,16 @@ class Runtime:
         """Tell the predictor something, from any thread."""
         with self._loop.changed:
             what(self.controller.predictor)
+
+    def measure(self, mode_id: str) -> "Future[float]":
+        """Have a resident mode run one row once when nothing waits; the future is how long it took, ms."""
+        with self._loop.changed:
+            return self._loop.measure(mode_id)
+
+    def recalibrate(self, profiles: Mapping[str, Profile]) -> None:
+        """Predict from other profiles from now on. Raises as `Controller.recalibrate`."""
+        with self._loop.changed:
+            self.controller.recalibrate(profiles)
 
     def drain(self) -> None:
         """Say to whoever asks that this runtime is about to stop; work is still taken."""

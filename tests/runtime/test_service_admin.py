@@ -142,12 +142,32 @@ def test_the_server_is_stopped_once(admin: Client, daemon: Daemon) -> None:
         ("POST", "/admin/drain", None),
         ("POST", "/admin/bundle", {"path": "b"}),
         ("POST", "/admin/rollback", None),
+        ("POST", "/admin/recalibrate", None),
         ("PUT", "/admin/policy", NO_POLICY),
     ):
         check_problem(admin.request(method, path, headers=BEARER, json=body), "conflict", 409)
 
 
-@pytest.mark.parametrize("path", ["/admin/drain", "/admin/rollback"])
+def test_the_modes_are_measured_again(admin: Client, daemon: Daemon) -> None:
+    before = dict(daemon.runtime.controller.profiles)
+
+    async def measured() -> None:
+        response = await admin.arequest("POST", "/admin/recalibrate", headers=BEARER)
+        assert (response.status_code, response.json()) == (202, {"recalibrating": True})
+        again = await admin.arequest("POST", "/admin/recalibrate", headers=BEARER)
+        check_problem(again, "conflict", 409)
+        for _ in range(int(PATIENCE_S * 100)):
+            if not daemon.bundles.state["changing"]:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("it never ended")
+
+    asyncio.run(measured())
+    after = daemon.runtime.controller.profiles
+    assert {one.runs for one in after.values()} == {50} != {one.runs for one in before.values()}
+
+
+@pytest.mark.parametrize("path", ["/admin/drain", "/admin/recalibrate", "/admin/rollback"])
 def test_what_takes_no_members_takes_none(admin: Client, path: str) -> None:
     check_problem(admin.request("POST", path, json={"now": True}, headers=BEARER), "malformed-request", 400)
 
@@ -157,6 +177,7 @@ ENDPOINTS = {
     "/admin/bundle": ("POST",),
     "/admin/rollback": ("POST",),
     "/admin/drain": ("POST",),
+    "/admin/recalibrate": ("POST",),
 }
 
 

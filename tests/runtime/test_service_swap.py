@@ -394,6 +394,23 @@ def test_a_bundle_whose_requests_do_not_end_is_not_closed_under_them(
     driven(bundle, story)
 
 
+def test_requests_of_a_bundle_that_was_gone_back_from_are_waited_for(bundle: Bundle) -> None:
+    async def story(rig: Rig) -> None:
+        await rig.swap()
+        rig.backends[1].hold()
+        waiting = rig.ask(1.0)
+        await until(lambda: rig.service.runtime.pending == 1)
+        await rig.bundles.rollback()
+        rig.bundles.drain()
+        assert rig.bundles.pending == 1
+        assert rig.servings[1].runtime.draining
+        rig.backends[1].release()
+        assert (await waiting).status_code == 200
+        await until(lambda: not rig.servings[1].runtime.alive)
+
+    driven(bundle, story)
+
+
 def hits(rig: Rig, at: int, met: int, missed: int) -> None:
     for verdict in [True] * met + [False] * missed:
         rig.servings[at].tally.answered(verdict)

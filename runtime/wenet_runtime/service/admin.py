@@ -56,6 +56,11 @@ def admin_routes(service: Service, bundles: Bundles) -> List[Route]:
         await _members(request, ())
         return _changed(await bundles.rollback())
 
+    async def recalibrate(request: Request) -> Response:
+        await _members(request, ())
+        bundles.recalibrate()
+        return _accepted({"recalibrating": True})
+
     async def drain(request: Request) -> Response:
         await _members(request, ())
         bundles.end()
@@ -66,6 +71,7 @@ def admin_routes(service: Service, bundles: Bundles) -> List[Route]:
         Route("/admin/policy", new_policy, methods=["PUT"]),
         Route("/admin/bundle", bundle, methods=["POST"]),
         Route("/admin/rollback", rollback, methods=["POST"]),
+        Route("/admin/recalibrate", recalibrate, methods=["POST"]),
         Route("/admin/drain", drain, methods=["POST"]),
     ]
 

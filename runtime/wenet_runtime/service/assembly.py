@@ -75,6 +75,6 @@ def open_serving(
         )
         opened.pop_all()
         failed.callback(runtime.close)
-        serving = Serving(device.bundle, runtime, Decisions(log, controller), planner)
+        serving = Serving(device.bundle, runtime, Decisions(log, controller), planner, device.cache)
         failed.pop_all()
     return serving, device

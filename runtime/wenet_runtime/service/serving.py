@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Optional
 
+from wenet_runtime.builder import DeviceCache
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.decisions import Decisions
@@ -24,6 +25,7 @@ class Serving:
         runtime: answers from its modes.
         decisions: writes down what that runtime decided.
         planner: plans for that runtime; None if nothing does.
+        cache: keeps what is measured of its modes; None if nothing does.
         tally: how its requests end.
         statistics: how often and how long its modes worked.
     """
@@ -32,6 +34,7 @@ class Serving:
     runtime: Runtime
     decisions: Decisions
     planner: Optional[Planner] = None
+    cache: Optional[DeviceCache] = None
     tally: Tally = field(default_factory=Tally)
     statistics: Statistics = field(default_factory=Statistics)
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Coroutine, Dict, List, Optional, Tuple
 
 from starlette.concurrency import run_in_threadpool
 
@@ -20,6 +20,7 @@ from wenet_runtime.service.bundle_root import place_of, without_paths
 from wenet_runtime.service.inference import Service
 from wenet_runtime.service.probation import WINDOW_S, fault
 from wenet_runtime.service.problems import Problem
+from wenet_runtime.service.recalibration import measure_again
 from wenet_runtime.service.retiring import close, left, tidy
 from wenet_runtime.service.serving import Serving
 
@@ -39,7 +40,6 @@ class Bundles:
         root: the folder that bundles may come from.
         window_s: how long a new bundle is watched.
         look_s: how often.
-        clock: the monotonic clock.
 
     Attributes:
         draining: the server is about to stop.
@@ -55,7 +55,6 @@ class Bundles:
         root: Path,
         window_s: float = WINDOW_S,
         look_s: float = LOOK_S,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.draining = False
         self.stop: Callable[[], None] = self.drain
@@ -65,23 +64,27 @@ class Bundles:
         self._root = root
         self._window_s = window_s
         self._look_s = look_s
-        self._clock = clock
         self._previous: Optional[Serving] = None
+        self._given_up: Optional[Serving] = None
         self._busy = False
         self._probation: Optional[asyncio.Task[None]] = None
-        self._leaving: Optional[asyncio.Task[None]] = None
+        self._at_work: Optional[asyncio.Task[None]] = None  # so that it is not collected before it has ended
         self._rolled_back: Optional[Dict[str, str]] = None
         service.bundle_state = lambda: self.state
 
     @property
+    def _servings(self) -> List[Serving]:
+        return [one for one in (self._service.active, self._previous, self._given_up) if one is not None]
+
+    @property
     def runtimes(self) -> List[Runtime]:
-        """Of the bundle that is served, and of the one before."""
-        return [one.runtime for one in (self._service.active, self._previous) if one is not None]
+        """Of the bundle that is served, of the one before, and of one that was given up and is not closed yet."""
+        return [one.runtime for one in self._servings]
 
     @property
     def alive(self) -> bool:
         """As `Runtime`'s, of what is served."""
-        return self._service.active.runtime.alive
+        return self._service.runtime.alive
 
     @property
     def stuck_s(self) -> float:
@@ -138,7 +141,7 @@ class Bundles:
             path: of its directory, see `place_of`.
 
         Returns:
-            SHA-256 of what is served now, and of what was served before.
+            SHA-256 of what is served now, and of what was before.
 
         Raises:
             Problem: conflict, or bundle-invalid. All is as it was, but that after a bundle was verified the one
@@ -155,12 +158,11 @@ class Bundles:
                 await close(serving)
                 self._check_staying()
         except WeNetError as error:
-            _LOG.warning("the bundle is not changed: %s", error)
             self._service.metrics.swapped("failed")
+            _LOG.warning("the bundle is not changed: %s", error)
             raise Problem("bundle-invalid", without_paths(str(error))) from None
-        except Problem as problem:
-            if problem.slug == "bundle-invalid":
-                self._service.metrics.swapped("failed")
+        except Problem:
+            self._service.metrics.swapped("failed")
             raise
         finally:
             self._busy = False
@@ -177,6 +179,23 @@ class Bundles:
             raise Problem("conflict", "there is no bundle to go back to: none was changed, or its memory was needed")
         return self._go_back(self._previous, "somebody asked for it")
 
+    def recalibrate(self) -> None:
+        """Begin to measure the modes that are served again. Raises `Problem` conflict."""
+        self.check_unchanging()
+        self._begin(measure_again(self._service.active))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do this beside all else; until it is done nothing is changed."""
+
+        async def done() -> None:
+            try:
+                await work
+            finally:
+                self._busy = False
+
+        self._busy = True
+        self._at_work = asyncio.ensure_future(done())
+
     def _activate(self, serving: Serving) -> Serving:
         """Serve this from now on; returns what was served."""
         runtime, before = serving.runtime, self._service.active
@@ -190,24 +209,20 @@ class Bundles:
     def _go_back(self, back: Serving, reason: str) -> Tuple[str, str]:
         self._stop_watching()
         self._previous = None
-        given_up = self._activate(back)
+        given_up = self._given_up = self._activate(back)
         self._rolled_back = {"sha256": given_up.bundle.sha256, "reason": reason}
         self._service.metrics.swapped("rolled_back")
         sums = back.bundle.sha256, given_up.bundle.sha256
         _LOG.warning("the bundle %s… is served again instead of %s…: %s", sums[0][:12], sums[1][:12], reason)
-        self._busy = True
-        self._leaving = asyncio.ensure_future(self._let_go(given_up))
+        self._begin(self._let_go(given_up))
         return sums
 
     async def _let_go(self, serving: Serving) -> None:
-        """Close what was given up once its requests have ended."""
-        try:
-            await left(serving, LEAVE_S)
-            await close(serving)
-            del serving
-            await tidy()
-        finally:
-            self._busy = False
+        await left(serving, LEAVE_S)
+        await close(serving)
+        self._given_up = None
+        del serving
+        await tidy()
 
     async def _forget_previous(self) -> None:
         """Make room for another bundle. Raises `Problem` conflict where requests still need the one before."""
@@ -223,14 +238,14 @@ class Bundles:
         await tidy()
 
     def _stop_watching(self) -> None:
-        if self._probation is not None and self._probation is not asyncio.current_task():
-            self._probation.cancel()
+        if self._probation is not None:
+            self._probation.cancel()  # it may be the one that asks, and then it ends here
         self._probation = None
 
     async def _watch(self, serving: Serving, before: Serving) -> None:
         """Go back when the new bundle does worse than the one before, while it is new."""
-        hits, began_s = before.tally.hits, self._clock()
-        while self._clock() - began_s < self._window_s and not self.draining:
+        hits, end_s = before.tally.hits, time.monotonic() + self._window_s
+        while time.monotonic() < end_s and not self.draining:
             await asyncio.sleep(self._look_s)
             errors = serving.tally.errors + sum(serving.runtime.faults.values())
             reason = fault(hits, serving.tally.hits, errors, serving.runtime.trouble)
@@ -240,8 +255,6 @@ class Bundles:
 
     def close(self, timeout_s: float) -> bool:
         """Finish accepted work and free everything; False if that took longer. After the event loop has ended."""
-        end_s = self._clock() + timeout_s
-        finished = self._service.active.close(timeout_s)
-        if self._previous is not None:
-            finished = self._previous.close(max(0.0, end_s - self._clock())) and finished
-        return finished
+        end_s = time.monotonic() + timeout_s
+        finished = [one.close(max(0.0, end_s - time.monotonic())) for one in self._servings]
+        return all(finished)
