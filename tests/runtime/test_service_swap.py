@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any, Awaitable, Callable, Dict, Iterator, List, Tuple
 
+import numpy as np
 import pytest
 
 from tests.runtime.fakes import PATIENCE_S, SLOW_MS, Client, SettableBackend, check_problem, make_service, ones, v2_body
@@ -536,3 +537,36 @@ def test_a_bundle_error_is_told_without_its_path(bundle: Bundle) -> None:
         assert caught.value.detail == "… is a symbolic link: refused"
 
     driven(bundle, story)
+
+
+def test_no_request_fails_while_the_bundle_changes_and_each_answer_is_that_of_its_bundle(
+    root: Path, tmp_path: Path
+) -> None:
+    """On the real engine, with clients that never pause."""
+    daemon = open_daemon(Settings(bundle=root / "a", meter="none", cache_dir=tmp_path / "cache", profile_rounds=10))
+    client, golden = Client(daemon.app), {name: Bundle(root / name).golden() for name in ("a", "b")}
+    body = {name: v2_body(one["input.input"][:1]) for name, one in golden.items()}
+    answers: List[Tuple[str, Any]] = []
+
+    async def ask(name: str, done: asyncio.Event) -> None:
+        while not done.is_set():
+            answers.append((name, await client.arequest("POST", "/infer", json=body[name])))
+
+    async def changed() -> None:
+        done = asyncio.Event()
+        asking = [asyncio.ensure_future(ask(name, done)) for name in ("a", "b", "a", "b")]
+        for path in ("b", "a", "b"):
+            await daemon.bundles.swap(path)
+        done.set()
+        await asyncio.gather(*asking)
+
+    asyncio.run(changed())
+    assert {reply.status_code for _, reply in answers} == {200}
+    own = 0
+    for name, reply in answers:
+        found = np.array(reply.json()["outputs"][0]["data"])
+        key = f"{reply.headers['wenet-mode']}.logits"
+        # Its own bundle's golden answer, or one of the other bundle, which nothing is recorded for.
+        own += np.allclose(found, golden[name][key][0], rtol=1e-3, atol=1e-4) if key in golden[name] else 0
+    assert 0 < own < len(answers)
+    daemon.close(PATIENCE_S)
