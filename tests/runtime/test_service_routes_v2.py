@@ -1,8 +1,11 @@
 """Open Inference Protocol V2 over HTTP: metadata, inference on its paths, pinned modes, statistics."""
 
+import base64
+import io
 from typing import Any, Dict
 
 import pytest
+from PIL import Image
 
 from tests.runtime.fakes import Client, SettableBackend, check_problem, make_service, ones, v2_body
 from wenet_runtime import __version__
@@ -78,7 +81,11 @@ def test_the_path_s_pin_goes_before_the_daemon_s(bundle: Bundle, backend: Settab
 
 
 def test_images_in_base64_are_not_v2(client: Client) -> None:
-    check_problem(client.infer(path=f"{MODEL}/infer", json={"image_b64": "AAAA"}), "malformed-request", 400)
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, "PNG")
+    body = {"image_b64": base64.b64encode(file.getvalue()).decode()}
+    assert client.infer(json=body).status_code == 200
+    check_problem(client.infer(path=f"{MODEL}/infer", json=body), "malformed-request", 400)
 
 
 @pytest.mark.parametrize("path", ["config", "versions/m0/config", "trace/setting", "../repository/index"])
