@@ -333,7 +333,7 @@ def test_a_run_that_does_not_end_turns_everybody_away(
 
 
 def test_one_that_ends_after_all_serves_again_and_its_late_answer_harms_nobody(
-    runtime: Runtime, backend: FailingBackend, clock: LateClock
+    runtime: Runtime, backend: FailingBackend, clock: LateClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend.hold()
     running = send(runtime, mode="m1")
@@ -345,6 +345,7 @@ def test_one_that_ends_after_all_serves_again_and_its_late_answer_harms_nobody(
     backend.release()
     wait_until(lambda: runtime.pending == 0)
     assert ask(runtime).mode_id == "m2"
+    assert "met a defect" not in caplog.text
     assert not runtime.stuck
     assert runtime.trouble is None
     rested(runtime, clock)
