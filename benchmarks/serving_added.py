@@ -34,7 +34,7 @@ class Sizes:
     requests: int
 
 
-FULL = Sizes(20, 60)
+FULL = Sizes(12, 80)
 QUICK = Sizes(2, 8)
 
 # Over what ours is measured, against which of ours. The first format of ours is its best; V2 binary is Triton's too.

@@ -37,7 +37,7 @@ class Sizes:
     most_rate: float
 
 
-FULL = Sizes(3.0, 2.0, 60.0, 12.0, 2000.0)
+FULL = Sizes(3.0, 2.0, 60.0, 8.0, 2000.0)
 QUICK = Sizes(0.4, 0.3, 2.0, 1.0, 150.0)
 
 

@@ -82,8 +82,8 @@ def _peer(name: str, workers: int | None) -> Peer:
         command,
         f"/v2/models/{MODEL}/ready",
         (
-            Format("V2 JSON", _json, _from_json),
             Format("base64", _base64, _from_base64, (TENSOR, JPEG)),
+            Format("V2 JSON", _json, _from_json),
         ),
     )
 
