@@ -116,8 +116,7 @@ class EngineLoop:
         running = self.present.assignment
         if running is not None and not self.present.given_up:
             self.present.given_up = True
-            fault = ModeFault(running.choice.mode_id, STUCK)
-            self.outages.blame(fault, time.monotonic())
+            self.outages.blame(fault := ModeFault(running.choice.mode_id, STUCK), time.monotonic())
             fail(running.jobs, fault)
 
     def expect(self, now_s: float) -> None:
