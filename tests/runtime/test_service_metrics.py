@@ -35,6 +35,7 @@ NAMES = {
     "wenet_decisions", "wenet_throttled", "wenet_decisions_dropped", "wenet_guard_alarms",
     "wenet_power_budget_watts", "wenet_power_spent_watts", "wenet_temperature_celsius",
     "wenet_meter_up", "wenet_meter_restarts", "wenet_power_resolution_watts", "wenet_bundle_swaps",
+    "wenet_mode_faults",
 }  # fmt: skip
 
 
