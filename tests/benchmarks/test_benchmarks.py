@@ -75,7 +75,8 @@ def test_every_benchmark_is_tested_here() -> None:
         "arms", "trained", "curves", "plain_ways", "synthetic_spaces", "energy_world",
         "open_loop", "sender", "stress", "load_bench", "load_report", "load_picture", "escalation_streams",
         "serving", "serving_added", "serving_client", "serving_load", "serving_models", "serving_overload",
-        "serving_raw", "serving_refusal", "serving_stand", "serving_statistics", "serving_throughput",  # see `test_serving`
+        "serving_raw", "serving_refusal", "serving_stand", "serving_statistics",
+        "serving_throughput",  # see `test_serving`
         "metering", "metering_kills",  # replays in real time: what they measure is tested in tests/runtime
         "images",  # asks a package index: see `tests/test_constraints`
         "gpu_modes", "gpu_energy", "gpu_graphs", "gpu_summary",  # need a GPU: see `test_gpu_modes`

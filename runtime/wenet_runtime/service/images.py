@@ -17,7 +17,10 @@ MAX_IMAGE_BYTES = 8 << 20
 MAX_PIXELS = 16_777_216
 MAX_BATCH_PIXELS = 4 * MAX_PIXELS  # of all images of one request: some seconds of decoding
 # What Pillow's JPEG and PNG readers raise on damaged files.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, TypeError, KeyError)
+_DAMAGED = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, TypeError, KeyError,
+    AssertionError, AttributeError,  # of a palette that is not there
+)  # fmt: skip
 
 
 def decode_image(data: "bytes | memoryview", preprocess: Preprocess) -> NDArray[Any]:
