@@ -142,8 +142,8 @@ def test_no_single_changed_byte_is_more_than_malformed() -> None:
     assert len(outcomes) > 1
 
 
-def test_a_palette_that_is_not_there_is_the_file_s_fault() -> None:
-    whole = file_of(Image.fromarray(PIXELS).quantize(4), "PNG")
+def test_a_transparent_colour_of_a_palette_that_is_not_there_is_the_file_s_fault() -> None:
+    whole = file_of(Image.fromarray(PIXELS).quantize(4), "PNG", transparency=0)
     at = whole.index(b"PLTE") - 4
     (length,) = struct.unpack(">I", whole[at : at + 4])
     assert slug_of(whole[:at] + whole[at + 12 + length :]) == "malformed-request"
