@@ -53,7 +53,7 @@ endif
 	touch $@
 
 # Each benchmark prints one JSON object and writes it under out/benchmarks/; two are of the demo's bundle, three of
-# the paper's networks with random weights. An hour on two cores.
+# the paper's networks with random weights. Two hours on two cores.
 bench: setup
 	test -d out/demo/bundle || $(MAKE) demo
 	mkdir -p out/benchmarks
@@ -71,6 +71,11 @@ bench: setup
 	$(BIN)/python -m benchmarks.energy_budget --out out/benchmarks/energy_budget.json
 	$(BIN)/python -m benchmarks.real_load --out out/benchmarks/real_load.json
 	$(BIN)/python -m benchmarks.cascade --out out/benchmarks/cascade.json
+	$(BIN)/python -m benchmarks.footprint --out out/benchmarks/footprint.json
+	$(BIN)/python -m benchmarks.switches --out out/benchmarks/switches.json
+	$(BIN)/python -m benchmarks.swaps --out out/benchmarks/swaps.json
+	$(BIN)/python -m benchmarks.drains --out out/benchmarks/drains.json
+	$(BIN)/python -m benchmarks.metering --replay-minutes 30 --out out/benchmarks/metering.json
 	$(BIN)/python -m benchmarks.report out/benchmarks/*.json
 
 # Trains WeNet, its ablations and its peers with three seeds each, and compares them, then searches the first WeNet's
