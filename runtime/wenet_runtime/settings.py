@@ -139,6 +139,18 @@ class Settings(BaseSettings):
         min_length=1,
         description="address of /admin alone, unix:PATH or HOST:PORT; that of all else if not given",
     )
+    log_format: str = Field(
+        default="auto", pattern="^(auto|text|json)$", description="log lines' form; auto: text on a terminal, else json"
+    )
+    access_log_every: int = Field(
+        default=100, ge=0, le=10**9, description="log one of so many answered requests and all others; 0 logs none"
+    )
+    otel: bool = Field(default=False, description="trace requests with OpenTelemetry, as its OTEL_* variables say")
+    otel_endpoint: Optional[str] = Field(
+        default=None,
+        pattern=r"^https?://[^\s/]\S*$",
+        description="the same, to the collector at this address, e.g. http://127.0.0.1:4318",
+    )
     tls_cert: Optional[Path] = Field(default=None, description="PEM file of the certificate and its chain: serve HTTPS")
     tls_key: Optional[Path] = Field(default=None, description="PEM file of the certificate's key")
     verify_key: Optional[Path] = Field(

@@ -216,7 +216,7 @@ def test_the_daemon_serves_and_drains(processes: List[Process], environment: Dic
         assert client.post("/infer", json=v2_body(ones())).status_code == 200
     daemon.process.send_signal(signal.SIGTERM)
     assert daemon.end() == 0, daemon.said
-    assert daemon.said.endswith("drained\n")
+    assert daemon.said.endswith('"message":"drained"}\n')
     assert "with budget 5000 ms" in daemon.said
     assert "Traceback" not in daemon.said
 

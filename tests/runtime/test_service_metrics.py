@@ -23,7 +23,7 @@ from wenet_runtime.result import Result
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.app import create_app
 from wenet_runtime.service.device_watch import Callbacks, DeviceWatch
-from wenet_runtime.service.metrics import Metrics
+from wenet_runtime.service.metrics import OUTCOMES, Metrics
 from wenet_runtime.thermal import ThermalTrend
 
 NAMES = {
@@ -36,6 +36,9 @@ NAMES = {
     "wenet_power_budget_watts", "wenet_power_spent_watts", "wenet_temperature_celsius",
     "wenet_meter_up", "wenet_meter_restarts", "wenet_power_resolution_watts", "wenet_bundle_swaps",
     "wenet_mode_faults",
+    # Of any process, on Linux.
+    "process_virtual_memory_bytes", "process_resident_memory_bytes", "process_start_time_seconds",
+    "process_cpu_seconds", "process_open_fds", "process_max_fds",
 }  # fmt: skip
 
 
@@ -55,6 +58,59 @@ def test_the_names_are_those_of_the_api(held_client: Client) -> None:
     assert {
         family.name for family in text_string_to_metric_families(text) if not family.name.endswith("_created")
     } == NAMES
+
+
+# As the facts of serving name them: dashboards of others are built on this.
+LABELS = {
+    "wenet_requests_total": {"outcome"},
+    "wenet_request_duration_seconds_bucket": {"mode", "le"},
+    "wenet_queue_duration_seconds_bucket": {"le"},
+    "wenet_inference_duration_seconds_bucket": {"mode", "le"},
+    "wenet_budget_requests_total": {"met"},
+    "wenet_prediction_error_ratio_bucket": {"le"},
+    "wenet_mode_active": {"mode"},
+    "wenet_mode_switches_total": {"to", "reason"},
+    "wenet_queue_depth": set(),
+    "wenet_inflight_requests": set(),
+    "wenet_power_watts": {"rail"},
+    "wenet_energy_joules_total": {"rail"},
+    "wenet_power_sample_age_seconds": set(),
+    "wenet_throttled": {"cause"},
+    "wenet_build_info": {"version"},
+    "wenet_bundle_info": {"sha256"},
+}
+
+
+def test_every_metric_of_the_api_is_there_with_its_labels_and_buckets(bundle: Bundle, backend: SettableBackend) -> None:
+    watch = DeviceWatch(Callbacks(), limits={})
+    watch.throttled = False
+    service = make_service(bundle, backend, meter=SimMeter(busy_w=3.0))
+    metrics = service.metrics = Metrics(bundle, service.runtime, watch=watch)
+    client = Client(create_app(service))
+    client.infer(headers={"WeNet-Budget-Ms": "5000"})
+    client.infer(headers={"WeNet-Mode": "m0"})
+    samples = [
+        sample for family in text_string_to_metric_families(metrics.render().decode()) for sample in family.samples
+    ]
+    service.runtime.close()
+    assert {one.name: set(one.labels) for one in samples if one.name in LABELS} == LABELS
+    limits = [1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, float("inf")]
+    for name in ("request", "queue", "inference"):
+        buckets = [one for one in samples if one.name == f"wenet_{name}_duration_seconds_bucket"]
+        assert [float(one.labels["le"]) for one in buckets if one.labels.get("mode", "m0") == "m0"] == limits
+
+
+def test_what_may_happen_is_counted_from_the_start_as_not_happened_yet(held_client: Client) -> None:
+    found = read(held_client)
+    for outcome in (
+        "ok", "late", "degraded", "rejected_deadline", "rejected_queue", "expired", "client_error", "error", "cancelled",
+    ):  # fmt: skip
+        assert found[f"wenet_requests_total {outcome}"] == 0
+    assert (found["wenet_budget_requests_total true"], found["wenet_budget_requests_total false"]) == (0, 0)
+
+
+def test_when_the_process_was_started_is_told(held_client: Client) -> None:
+    assert time.time() - read(held_client)["process_start_time_seconds"] < 86_400
 
 
 def test_every_mode_s_memory_is_told_loaded_or_not(held_client: Client, bundle: Bundle) -> None:
@@ -223,7 +279,7 @@ def test_only_what_came_after_its_deadline_is_late(
     metrics = held_client.service.metrics
     metrics.answered(answer(held_client, reason=reason), latency_ms=1.0, rows=1, met=met, in_time=in_time)
     found = {name: value for name, value in parsed(metrics).items() if name.startswith("wenet_requests_total")}
-    assert found == {f"wenet_requests_total {outcome}": 1}
+    assert found == {f"wenet_requests_total {one}": one == outcome for one in OUTCOMES}
 
 
 def test_waiting_and_running_work_is_shown(held_client: Client, backend: SettableBackend) -> None:

@@ -1,5 +1,6 @@
 """How every verb speaks and ends: messages on stderr, one line for an error, and its exit code."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, NoReturn, Optional
@@ -16,6 +17,8 @@ from wenet_runtime.errors import (
     UnknownMode,
     WeNetError,
 )
+
+SAID = "wenet_runtime.said"  # the logger that takes messages where its level is INFO
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -34,10 +37,15 @@ _EXITS = (
     (EngineError, EXIT_FAILURE),
 )
 
+_LOG = logging.getLogger(SAID)
+
 
 def say(message: str) -> None:
-    """A message for the person, on stderr; stdout carries data only."""
-    print(message, file=sys.stderr, flush=True)
+    """A message for the person, on stderr; stdout carries data only. A line of the log where machines read that."""
+    if _LOG.level == logging.INFO:  # its own, whatever others log
+        _LOG.info(message)
+    else:
+        print(message, file=sys.stderr, flush=True)
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -5,17 +5,20 @@ import gc
 import logging
 import os
 import socket
+import sys
 from contextlib import ExitStack
 from typing import NamedTuple, NoReturn, Optional
 
 import typer
 
-from wenet_runtime.cli.ends import EXIT_BIND, EXIT_FAILURE, fail, say
+from wenet_runtime.cli.ends import EXIT_BIND, EXIT_FAILURE, SAID, fail, say
 from wenet_runtime.cli.progress import progress_shown
 from wenet_runtime.errors import SettingsError
+from wenet_runtime.service.access_log import ACCESS
 from wenet_runtime.service.admin_server import AdminServer, bind_admin, let_go
 from wenet_runtime.service.connections import Connections
 from wenet_runtime.service.daemon import Daemon, check_bind, open_daemon
+from wenet_runtime.service.logs import is_json, log_handler
 from wenet_runtime.service.notify import Liveness, Notifier, status_of
 from wenet_runtime.service.server import Server
 from wenet_runtime.service.tls import Tls, tls_of
@@ -24,7 +27,7 @@ from wenet_runtime.settings import Settings
 
 def serve_until_drained(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain and exit 0, or 1 if accepted work was abandoned."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    _begin_logs(settings)
     try:
         check_bind(settings)
     except SettingsError as error:
@@ -49,6 +52,18 @@ def serve_until_drained(settings: Settings) -> None:
     raise typer.Exit(0)
 
 
+def _begin_logs(settings: Settings) -> None:
+    """Whatever this process has to say goes through one handler, unless somebody has set up another."""
+    if logging.getLogger().handlers:
+        return
+    descriptor = sys.stderr.fileno()
+    logging.basicConfig(level=logging.WARNING, handlers=[log_handler(settings.log_format, descriptor)])
+    logging.captureWarnings(True)
+    logging.getLogger(ACCESS).setLevel(logging.INFO)
+    if is_json(settings.log_format, descriptor):
+        logging.getLogger(SAID).setLevel(logging.INFO)
+
+
 class Sockets(NamedTuple):
     """What is listened on: for requests, for /admin if it has an address of its own, and with which certificate."""
 
@@ -64,7 +79,7 @@ def _serve(daemon: Daemon, settings: Settings, sockets: Sockets) -> int:
     def ready() -> None:
         _announce(daemon, settings, sockets.requests.getsockname()[1])
         if notifier.wanted:
-            notifier.start(Liveness(asyncio.get_running_loop(), daemon.bundles))
+            notifier.start(Liveness(asyncio.get_running_loop(), lambda: daemon.bundles.runtimes))
 
     server = Server(
         daemon.app,

@@ -4,7 +4,7 @@ import math
 from collections import Counter as Counts
 from typing import Optional
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from wenet_runtime import __version__
 from wenet_runtime.bundle import Bundle
@@ -17,6 +17,9 @@ from wenet_runtime.service.problems import DECIDED
 from wenet_runtime.service.readings import Readings
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OUTCOMES = (
+    "ok", "late", "degraded", "rejected_deadline", "rejected_queue", "expired", "client_error", "error", "cancelled",
+)  # fmt: skip
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0)
 _RATIOS = (0.5, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
 
@@ -69,10 +72,16 @@ class Metrics:
         inflight = Gauge("wenet_inflight_requests", "Requests accepted and not answered", registry=registry)
         inflight.set_function(lambda: self._runtime.pending)
         registry.register(Readings(lambda: self._runtime, log, watch))
+        ProcessCollector(registry=registry)  # when it was started, what it takes
         build = Gauge("wenet_build_info", "1, labelled", ["version"], registry=registry)
         build.labels(__version__).set(1)
         self._swaps = Counter("wenet_bundle_swaps", "Changes of bundle, done or not", ["outcome"], registry=registry)
         self._info = Gauge("wenet_bundle_info", "1, labelled", ["sha256"], registry=registry)
+        # What has not happened is 0 and not absent: a rate is seen from the first time on.
+        for outcome in OUTCOMES:
+            self._requests.labels(outcome)
+        for met in ("true", "false"):
+            self._budgets.labels(met)
         self.follow(bundle, runtime)
 
     def follow(self, bundle: Bundle, runtime: Runtime) -> None:

@@ -129,6 +129,7 @@ def _rounded(value: Optional[float]) -> Optional[float]:
 
 def problem_response(problem: Problem, request: Request) -> Response:
     """Render a problem of a request."""
+    request.scope["wenet.problem"] = problem.slug  # for whoever writes down how the request ended
     content, headers = problem_content(problem, request.scope.get("wenet.request_id", "-"))
     return Response(content, problem.status, headers)
 
