@@ -21,6 +21,7 @@ from wenet_runtime.budget import RequestOptions
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.decision import Decision
 from wenet_runtime.decision_log import DecisionLog
+from wenet_runtime.runtime import Runtime
 from wenet_runtime.service import notify
 from wenet_runtime.service.inference import Service
 from wenet_runtime.service.notify import Liveness, Notifier, status_of
@@ -322,8 +323,13 @@ def service(bundle: Bundle, backend: SettableBackend) -> Iterator[Service]:
     one.runtime.close(timeout_s=PATIENCE_S)
 
 
+def looking_at(turning: Turning, *runtimes: Any, **how: Any) -> Liveness:
+    """What looks at these, the one that serves first."""
+    return Liveness(turning.loop, lambda: runtimes, **how)
+
+
 def test_a_loop_that_turns_and_an_engine_that_is_idle_are_no_trouble(turning: Turning, service: Service) -> None:
-    liveness = Liveness(turning.loop, service.runtime, stuck_s=0.0)
+    liveness = looking_at(turning, service.runtime)
     for _ in range(3):
         assert liveness.trouble() is None
         turning.turn()
@@ -332,7 +338,7 @@ def test_a_loop_that_turns_and_an_engine_that_is_idle_are_no_trouble(turning: Tu
 def test_a_loop_that_did_not_turn_since_the_last_look_is_trouble_until_it_does(
     turning: Turning, service: Service
 ) -> None:
-    liveness = Liveness(turning.loop, service.runtime)
+    liveness = looking_at(turning, service.runtime)
     turning.hold()
     assert liveness.trouble() is None  # nothing was asked of it before
     assert liveness.trouble() == "the event loop stands still"
@@ -343,26 +349,68 @@ def test_a_loop_that_did_not_turn_since_the_last_look_is_trouble_until_it_does(
 
 
 def test_a_loop_that_ended_is_trouble(turning: Turning, service: Service) -> None:
-    liveness = Liveness(turning.loop, service.runtime)
+    liveness = looking_at(turning, service.runtime)
     turning.close()
     assert liveness.trouble() == "the event loop has ended"
 
 
 def test_an_engine_s_thread_that_ended_is_trouble(turning: Turning, service: Service) -> None:
-    liveness = Liveness(turning.loop, service.runtime)
+    liveness = looking_at(turning, service.runtime)
     service.runtime.close(timeout_s=PATIENCE_S)
     assert liveness.trouble() == "the engine's thread has ended"
 
 
-def test_a_run_is_trouble_when_it_takes_too_long(turning: Turning, service: Service, backend: SettableBackend) -> None:
+def test_a_run_is_trouble_when_it_takes_longer_than_it_may(
+    turning: Turning, service: Service, backend: SettableBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backend.hold()
     held = service.runtime.submit({"input": ones()}, RequestOptions(), time.monotonic())
     backend.wait_until_running()
-    assert Liveness(turning.loop, service.runtime).trouble() is None
-    liveness = Liveness(turning.loop, service.runtime, stuck_s=0.0)
+    liveness = looking_at(turning, service.runtime)
+    assert liveness.trouble() is None
+    turning.turn()
+    monkeypatch.setattr(Runtime, "stuck_after_s", 0.0)
     assert liveness.trouble() == "the engine's thread has not moved on for more than 0 s"
     backend.release()
     held.result(PATIENCE_S)
+
+
+class Said:
+    """A runtime that says of itself what a test wants."""
+
+    def __init__(self, *, alive: bool = True, stuck_s: float = 0.0, stuck_after_s: float = 30.0) -> None:
+        self.alive, self.stuck_s, self.stuck_after_s = alive, stuck_s, stuck_after_s
+        self.trouble: Optional[str] = None
+
+
+def test_each_run_has_its_own_time(turning: Turning) -> None:
+    assert looking_at(turning, Said(stuck_s=99.0, stuck_after_s=100.0)).trouble() is None
+    slow = Said(stuck_s=101.0, stuck_after_s=100.0)
+    assert looking_at(turning, slow).trouble() == "the engine's thread has not moved on for more than 100 s"
+
+
+def test_a_bundle_that_is_left_may_have_no_thread_but_not_one_that_hangs(turning: Turning) -> None:
+    assert looking_at(turning, Said(), Said(alive=False)).trouble() is None
+    hangs = looking_at(turning, Said(), Said(stuck_s=31.0))
+    assert hangs.trouble() == "the engine's thread has not moved on for more than 30 s"
+
+
+def test_trouble_that_lasts_ends_the_signs_of_life(turning: Turning) -> None:
+    runtime, now_s = Said(), [0.0]
+    liveness = looking_at(turning, runtime, clock=lambda: now_s[0])
+
+    def at(second: float, trouble: Optional[str]) -> Optional[str]:
+        turning.turn()
+        now_s[0], runtime.trouble = second, trouble
+        return liveness.trouble()
+
+    assert at(0.0, "mode 'm0' fails") is None
+    assert at(59.0, "mode 'm1' fails") is None  # another, and still nothing can be answered
+    assert at(59.5, None) is None
+    assert at(60.0, "mode 'm0' fails") is None
+    assert at(119.9, "mode 'm0' fails") is None
+    assert at(120.0, "mode 'm0' fails") == "for 60 s or longer: mode 'm0' fails"
+    assert at(121.0, None) is None
 
 
 def no_sign_comes(listener: Listener, looks: Looks) -> None:
@@ -381,7 +429,7 @@ def test_a_blocked_loop_ends_the_signs_of_life_and_they_come_again(
     service: Service,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    looks = Counted(Liveness(turning.loop, service.runtime))
+    looks = Counted(looking_at(turning, service.runtime))
     started(make(address, WATCHDOG_USEC=QUICK), looks)
     listener.until("WATCHDOG=1")
     turning.hold()
@@ -399,8 +447,10 @@ def test_a_held_engine_ends_the_signs_of_life_and_they_come_again(
     service: Service,
     backend: SettableBackend,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    looks = Counted(Liveness(turning.loop, service.runtime, stuck_s=0.05))
+    monkeypatch.setattr(Runtime, "stuck_after_s", 0.05)
+    looks = Counted(looking_at(turning, service.runtime))
     started(make(address, WATCHDOG_USEC=QUICK), looks)
     listener.until("WATCHDOG=1")
     backend.hold()

@@ -11,12 +11,13 @@ import os
 import re
 import socket
 import threading
-from typing import Callable, List, Mapping, Optional, Protocol
+import time
+from typing import Callable, List, Mapping, Optional, Protocol, Sequence
 
 from wenet_runtime.decision_log import DecisionLog
 from wenet_runtime.runtime import Runtime
 
-STUCK_S = 30.0  # no run of a mode takes so long, nor does a request wait so long while nothing is taken
+TROUBLE_S = 60.0  # modes that fail have been tried again a few times by then: a new process may do better
 STATUS_S = 10.0  # how often the state is told where nobody waits for signs of life
 SHORTEST_S, LONGEST_S = 0.01, 3600.0
 SEND_S = 1.0
@@ -27,7 +28,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Working(Protocol):
-    """What runs modes: a runtime, or whichever is served now; see `Runtime` for both members."""
+    """What runs modes; see `Runtime` for the members."""
 
     @property
     def alive(self) -> bool: ...
@@ -35,21 +36,37 @@ class Working(Protocol):
     @property
     def stuck_s(self) -> float: ...
 
+    @property
+    def stuck_after_s(self) -> float: ...
+
+    @property
+    def trouble(self) -> Optional[str]: ...
+
 
 class Liveness:
     """Whether work goes on: looked at again and again, it says what has stood still since the last look.
 
     Args:
         loop: the event loop that serves.
-        runtime: whose engine thread runs the modes.
-        stuck_s: how long that thread may be at one run, or leave requests waiting.
+        runtimes: whose engine threads run the modes: that of the bundle that is served, then those of others.
+        patience_s: how long it may be impossible to answer anything.
+        clock: monotonic, s.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, runtime: Working, *, stuck_s: float = STUCK_S) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        runtimes: Callable[[], Sequence[Working]],
+        *,
+        patience_s: float = TROUBLE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._loop = loop
-        self._runtime = runtime
-        self._stuck_s = stuck_s
+        self._runtimes = runtimes
+        self._patience_s = patience_s
+        self._clock = clock
         self._turned = True
+        self._troubled_s: Optional[float] = None
 
     def trouble(self) -> Optional[str]:
         """What stands still, in a few words; None while all goes on. Waits for nothing."""
@@ -60,10 +77,24 @@ class Liveness:
             return "the event loop has ended"
         if not turned:
             return "the event loop stands still"
-        if not self._runtime.alive:
+        runtimes = self._runtimes()
+        if not runtimes[0].alive:
             return "the engine's thread has ended"
-        if self._runtime.stuck_s > self._stuck_s:
-            return f"the engine's thread has not moved on for more than {self._stuck_s:g} s"
+        for one in runtimes:
+            limit_s = one.stuck_after_s  # read first: a run that ends between both is not held against its thread
+            if one.stuck_s > limit_s:
+                return f"the engine's thread has not moved on for more than {limit_s:g} s"
+        return self._lasting(runtimes[0].trouble)
+
+    def _lasting(self, trouble: Optional[str]) -> Optional[str]:
+        """The trouble if it has been there for longer than may be; it may be another one by now."""
+        now_s = self._clock()
+        if trouble is None:
+            self._troubled_s = None
+        elif self._troubled_s is None:
+            self._troubled_s = now_s
+        elif now_s - self._troubled_s >= self._patience_s:
+            return f"for {self._patience_s:g} s or longer: {trouble}"
         return None
 
     def _turn(self) -> None:

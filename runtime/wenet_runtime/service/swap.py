@@ -82,16 +82,6 @@ class Bundles:
         return [one.runtime for one in self._servings]
 
     @property
-    def alive(self) -> bool:
-        """As `Runtime`'s, of what is served."""
-        return self._service.runtime.alive
-
-    @property
-    def stuck_s(self) -> float:
-        """The longest that an engine's thread has not moved on though there was something to do, s."""
-        return max(one.stuck_s for one in self.runtimes)
-
-    @property
     def pending(self) -> int:
         """Requests accepted and not answered yet."""
         return sum(one.pending for one in self.runtimes)
