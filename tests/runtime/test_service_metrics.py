@@ -242,6 +242,16 @@ def test_a_broken_meter_costs_its_gauge_and_no_more(
     service.runtime.close()
 
 
+def test_a_rail_s_energy_stands_under_the_name_of_its_power(held_client: Client) -> None:
+    assert held_client.service is not None
+    metrics = held_client.service.metrics
+    for source in ("rail:VDD_IN", "nvml", "estimate"):
+        result = answer(held_client, energy_mj=2000.0, energy_source=source)
+        metrics.answered(result, latency_ms=1.0, rows=3, met=None, in_time=True)
+    found = {name: value for name, value in parsed(metrics).items() if name.startswith("wenet_energy_joules_total")}
+    assert found == {f"wenet_energy_joules_total {rail}": 6.0 for rail in ("VDD_IN", "nvml", "estimate")}
+
+
 @pytest.mark.parametrize("energy_mj", [-1.0, float("nan"), float("inf"), -float("inf")])
 def test_an_impossible_energy_is_left_out_and_all_else_is_counted(held_client: Client, energy_mj: float) -> None:
     assert held_client.service is not None

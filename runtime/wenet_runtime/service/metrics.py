@@ -122,7 +122,7 @@ class Metrics:
         if result.switched:
             self._switches.labels(result.mode_id, result.reason).inc()
         if joules is not None and 0.0 <= joules < math.inf:  # a counter takes nothing else, and a meter may be broken
-            self._energy.labels(result.energy_source).inc(joules)
+            self._energy.labels(result.energy_source.rpartition(":")[2]).inc(joules)  # as wenet_power_watts names it
 
     def failed(self, slug: str) -> None:
         """Count one request that got a problem instead of an answer."""
