@@ -104,6 +104,15 @@ def test_an_unknown_meter_exits_5_and_an_unknown_engine_1(command: Any, bundle_p
         assert "unknown" in found.stderr
 
 
+def test_an_energy_budget_that_needs_a_meter_and_has_none_exits_5(
+    command: Any, bundle_path: Path, tmp_path: Path
+) -> None:
+    flags = ["--engine", "sim", "--budget-mj", "1000000", "--require-power", "--meter", "none", "--port", 0]
+    found = command(*quick(bundle_path, tmp_path), *flags)
+    assert found.exit_code == 5
+    assert "--budget-mj with --require-power needs a meter" in found.stderr
+
+
 def test_a_taken_port_exits_6(command: Any, bundle_path: Path, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -9,7 +9,10 @@ from tests.runtime.fakes import MEDIANS_MS, profile
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.controller import Controller
 from wenet_runtime.errors import EnergyUnavailable, SettingsError
-from wenet_runtime.service.deciding import cascade_of, make_scheduler, power_budget
+from wenet_runtime.meters.base import MeterState
+from wenet_runtime.meters.none import NoMeter
+from wenet_runtime.service.deciding import cascade_of, check_feasible, make_scheduler, power_budget
+from wenet_runtime.service.options import Defaults
 from wenet_runtime.settings import Settings
 
 
@@ -63,6 +66,31 @@ def test_an_idle_board_that_draws_more_than_any_mode_leaves_nothing_to_plan_with
     with pytest.raises(SettingsError, match="an idle board of 2 W is more than the modes themselves draw"):
         power_budget(known, Settings(power_w=5.0), 2.0)
     assert power_budget(controller(bundle, {"m0": 1.0, "m1": 1.0, "m2": 500.0}), Settings(power_w=5.0), 2.0)
+
+
+class Stated(NoMeter):
+    """A meter in some state."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__()
+        self._status = status
+
+    def state(self) -> MeterState:
+        return MeterState(self._status)
+
+
+@pytest.mark.parametrize("status", ["ok", "stale", "starting"])
+def test_an_energy_budget_that_needs_a_meter_is_taken_where_there_is_one(bundle: Bundle, status: str) -> None:
+    policy = Defaults(budget_mj=100.0, require_power=True)
+    check_feasible(controller(bundle, ENERGIES_MJ), policy, {}, Stated(status))
+
+
+def test_an_energy_budget_that_needs_a_meter_is_refused_where_there_is_none(bundle: Bundle) -> None:
+    known = controller(bundle, ENERGIES_MJ)
+    with pytest.raises(EnergyUnavailable, match="--budget-mj with --require-power needs a meter"):
+        check_feasible(known, Defaults(budget_mj=100.0, require_power=True), {}, NoMeter())
+    check_feasible(known, Defaults(budget_mj=100.0), {}, NoMeter())  # estimates will do
+    check_feasible(known, Defaults(require_power=True), {}, NoMeter())  # no request is bound to have one
 
 
 def test_the_scheduler_plans_where_it_is_told_to(bundle: Bundle) -> None:

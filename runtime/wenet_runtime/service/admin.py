@@ -42,7 +42,8 @@ def admin_routes(service: Service, bundles: Bundles) -> List[Route]:
         members = await _members(request, POLICY)
         wanted = policy_from(members, service.defaults)
         bundles.check_unchanging()  # what is about to be served has been held against the policy as it is
-        check_feasible(service.runtime.controller, wanted, service.runtime.pool.residency.out)
+        runtime = service.runtime
+        check_feasible(runtime.controller, wanted, runtime.pool.residency.out, runtime.meter)
         service.defaults = wanted
         return json_response(policy_members(wanted))
 

@@ -57,7 +57,7 @@ def open_serving(
         loader = device.loader(settings)
         if loader is not None:
             opened.callback(loader.close)
-        check_feasible(controller, policy, device.pool.residency.out)
+        check_feasible(controller, policy, device.pool.residency.out, meter)
         cascade = cascade_of(device.bundle, settings)
         planner = Planner()
         failed.callback(planner.close)

@@ -11,9 +11,11 @@ from wenet_runtime.cascade import Cascade
 from wenet_runtime.controller import Controller
 from wenet_runtime.errors import BudgetImpossible, EnergyUnavailable, SettingsError
 from wenet_runtime.escalation import Escalation
+from wenet_runtime.meters.base import UNAVAILABLE, Meter
 from wenet_runtime.outlook import here_and_now
 from wenet_runtime.power_budget import PowerBudget
 from wenet_runtime.scheduler import Scheduler
+from wenet_runtime.service.health import meter_state
 from wenet_runtime.service.options import Defaults
 from wenet_runtime.settings import Settings
 
@@ -91,7 +93,7 @@ def _check_above_idle(average_w: float, idle_w: float, what: str) -> None:
         raise SettingsError(f"{what} leaves {average_w:.3g} W, and the idle board alone draws {idle_w:.3g} W")
 
 
-def check_feasible(controller: Controller, policy: Defaults, out: Mapping[str, str]) -> None:
+def check_feasible(controller: Controller, policy: Defaults, out: Mapping[str, str], meter: Meter) -> None:
     """Budgets that no mode meets even when idle would refuse every request: say so at the start.
 
     Raises:
@@ -107,6 +109,11 @@ def check_feasible(controller: Controller, policy: Defaults, out: Mapping[str, s
             f"the fastest, {fastest.id}, takes {fastest_ms:.3g} ms"
         )
     if policy.budget_mj is not None:
+        if policy.require_power and meter_state(meter).status == UNAVAILABLE:
+            raise EnergyUnavailable(
+                "--budget-mj with --require-power needs a meter, and this device has none: "
+                "choose --meter (`wenet-runtime doctor` says what is here), or drop one of the two"
+            )
         energies = [energy for energy in (controller.energy_mj(mode.id) for mode in allowed) if energy is not None]
         if not energies:
             raise EnergyUnavailable("--budget-mj needs a source of energy and this device has none: choose --meter")
