@@ -32,9 +32,12 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Two processes, and no file's tests in both: a module's daemon is started once, and a bundle is exported once.
+SPREAD := -n 2 --dist loadfile
+
 unit: setup
 	rm -rf out/test && mkdir -p out/test
-	WENET_TEST_BUNDLE_OUT=$(CURDIR)/out/test/bundle $(BIN)/python -m pytest \
+	WENET_TEST_BUNDLE_OUT=$(CURDIR)/out/test/bundle $(BIN)/python -m pytest $(SPREAD) \
 		--cov=wenet_runtime --cov-report=term --cov-fail-under=90
 
 # The runtime's own tests on the Jetson Nano's Python, reading a bundle that the trainer's tests exported.
@@ -43,7 +46,7 @@ unit38:
 	@echo "SKIPPED: no python3.8 on the PATH or under pyenv: the runtime was not tested on Python 3.8"
 else
 unit38: .venv38/.ready
-	WENET_TEST_BUNDLE=$(CURDIR)/out/test/bundle .venv38/bin/python -m pytest tests/runtime
+	WENET_TEST_BUNDLE=$(CURDIR)/out/test/bundle .venv38/bin/python -m pytest $(SPREAD) tests/runtime
 endif
 
 .venv38/.ready: pyproject.toml constraints-py38.txt Makefile
