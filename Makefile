@@ -9,7 +9,7 @@ PYTHON38 := $(firstword $(foreach one,python3.8 $(wildcard $(HOME)/.pyenv/versio
 
 # unit38 reads the bundle that unit writes.
 .NOTPARALLEL:
-.PHONY: setup demo test lint unit unit38 bench bench-peers bench-accuracy check-images fuzz clean
+.PHONY: setup demo test lint unit unit38 bench bench-quick bench-peers bench-accuracy check-images fuzz clean
 
 setup: .venv/.ready
 
@@ -80,6 +80,11 @@ bench: setup
 	$(BIN)/python -m benchmarks.drains --out out/benchmarks/drains.json
 	$(BIN)/python -m benchmarks.metering --replay-minutes 30 --out out/benchmarks/metering.json
 	$(BIN)/python -m benchmarks.report out/benchmarks/*.json
+
+# Every benchmark once, shortly: that it runs and what shape its answer has. `make test` takes only those of a few seconds;
+# these take a quarter of an hour on two cores, one after another, since they measure.
+bench-quick: setup
+	WENET_BENCH_QUICK=1 $(BIN)/python -m pytest tests/benchmarks/test_benchmarks.py
 
 # Trains WeNet, its ablations and its peers with three seeds each, and compares them, then searches the first WeNet's
 # frontier in every way: two hours. What is trained and evaluated lies in out/ and is not trained again.
