@@ -43,7 +43,9 @@ def few_rows(monkeypatch: pytest.MonkeyPatch) -> List[int]:
             done.append(row)
             how["progress"](row, total)
 
-        found = original(*parts, **{**how, "most_rows": 4, "rounds": 2, "progress": counted})
+        # A crowded machine looks like one whose clocks changed: nobody waits until it is as it was.
+        shortly = {"most_rows": 4, "rounds": 2, "pause": lambda seconds: None}
+        found = original(*parts, **{**how, **shortly, "progress": counted})
         told.append(len(done))
         return found
 

@@ -4,6 +4,7 @@ import gc
 import socket
 import threading
 import time
+from collections import Counter
 from typing import Any, Iterator, List
 
 import pytest
@@ -115,7 +116,8 @@ def test_an_error_without_json_has_no_slug(serve: Any) -> None:
     replies = [(500, {}, b"oops"), (500, {}, b"[]"), problem("queue-full", 503)]
     server = serve(lambda asked: replies[len(server.asked) - 1])
     found = run(server.server_address[1], [request_bytes("/", {}, b"")], [0.0, 0.3, 0.6])
-    assert [one.problem for one in found.answers] == [None, None, "queue-full"]
+    # Who asks first is not always answered first.
+    assert Counter(one.problem for one in found.answers) == {None: 2, "queue-full": 1}
 
 
 ANSWERS = (

@@ -128,6 +128,7 @@ def test_its_table_lies_where_it_says_and_predicts_what_it_measured(opened, tiny
 
 def _few_rows(profile_layers):
     def few(*given, **named):
-        return profile_layers(*given, **named, most_rows=8, rounds=2)
+        # A crowded machine looks like one whose clocks changed: nobody waits until it is as it was.
+        return profile_layers(*given, **named, most_rows=8, rounds=2, pause=lambda seconds: None)
 
     return few
