@@ -1,5 +1,6 @@
 """The access log: one of so many answered requests, every other, and nothing in it that is a client's secret."""
 
+import asyncio
 import logging
 from typing import Any, Dict, Iterator, List, Optional
 
@@ -8,6 +9,7 @@ import pytest
 from wenet_runtime.budget import Budget, Deadline, RequestOptions
 from wenet_runtime.service.access_log import ACCESS, OTHER, TEMPLATES, AccessLog, template_of
 from wenet_runtime.service.decisions import Asked
+from wenet_runtime.service.envelope import Envelope
 from wenet_runtime.service.openapi import openapi
 from wenet_runtime.service.pages import PAGES
 
@@ -134,3 +136,37 @@ def test_nothing_of_a_query_a_header_or_an_unknown_path_is_told(lines: List[logg
     log()(scope_of(404, path="/sesame"))
     assert len(lines) == 2
     assert "sesame" not in "".join(str(vars(one)) for one in lines)
+
+
+async def reply_then_fail(scope: Any, receive: Any, send: Any) -> None:
+    """An application that breaks after it has replied, or before."""
+    if scope["path"] == "/infer":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+    raise OSError("broken")
+
+
+@pytest.mark.parametrize(("path", "status"), [("/infer", 200), ("/modes", None)])
+def test_a_request_is_told_of_when_it_is_over_however_that_came(path: str, status: Optional[int]) -> None:
+    told: List[Any] = []
+    envelope = Envelope(reply_then_fail, hosts=None, closing=lambda: False, ended=[told.append])
+
+    async def send(message: Any) -> None:
+        assert not told  # what is told comes after the reply
+
+    with pytest.raises(OSError, match="broken"):
+        asyncio.run(envelope({"type": "http", "path": path, "headers": []}, None, send))  # type: ignore[arg-type]
+    assert [scope.get("wenet.reply", {}).get("status") for scope in told] == [status]
+
+
+def test_what_the_envelope_refuses_is_told_with_its_problem() -> None:
+    told: List[Any] = []
+    refused: List[str] = []
+    envelope = Envelope(reply_then_fail, hosts=None, closing=lambda: False, refused=refused.append, ended=[told.append])
+
+    async def send(message: Any) -> None:
+        """Nobody reads it."""
+
+    asyncio.run(envelope({"type": "http", "path": "/admin/drain", "headers": []}, None, send))  # type: ignore[arg-type]
+    assert refused == ["forbidden"]
+    assert (told[0]["wenet.problem"], told[0]["wenet.reply"]["status"]) == ("forbidden", 403)

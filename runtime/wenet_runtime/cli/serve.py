@@ -90,7 +90,7 @@ def _serve(daemon: Daemon, settings: Settings, sockets: Sockets) -> int:
         drain_timeout_s=settings.drain_timeout_s,
         on_ready=ready,
         on_drain=notifier.stopping,
-        connections=Connections(settings.max_connections, refused=daemon.service.metrics.failed),
+        connections=Connections(settings.max_connections, refused=daemon.refused),
         tls=sockets.tls,
         beside=None
         if daemon.admin_app is None or sockets.admin is None

@@ -12,7 +12,7 @@ from wenet_runtime import __version__
 from wenet_runtime.errors import WeNetError
 from wenet_runtime.service.device_watch import DeviceWatch
 from wenet_runtime.service.direct import Direct
-from wenet_runtime.service.envelope import App, Envelope
+from wenet_runtime.service.envelope import App, Ended, Envelope
 from wenet_runtime.service.inference import Service
 from wenet_runtime.service.pages import page_routes
 from wenet_runtime.service.problems import Problem, problem_of, problem_response
@@ -30,6 +30,7 @@ def create_app(
     tokens: Optional[Tokens] = None,
     meter_name: str = "",
     more: Sequence[BaseRoute] = (),
+    ended: Sequence[Ended] = (),
 ) -> App:
     """Build the ASGI application.
 
@@ -40,6 +41,7 @@ def create_app(
         tokens: of which a request must bring one; None without a token file.
         meter_name: which of the meters measures.
         more: further routes.
+        ended: what is told of every request that is over.
     """
     routes: List[BaseRoute] = [
         *v2_routes(service),
@@ -48,7 +50,7 @@ def create_app(
         *page_routes(),
         *more,
     ]
-    return enveloped(service, routes, hosts=hosts, tokens=tokens, infers=True)
+    return enveloped(service, routes, hosts=hosts, tokens=tokens, infers=True, ended=ended)
 
 
 def enveloped(
@@ -58,6 +60,7 @@ def enveloped(
     hosts: Optional[FrozenSet[str]],
     tokens: Optional[Tokens],
     infers: bool = False,
+    ended: Sequence[Ended] = (),
 ) -> App:
     """Routes as an application of their own, see `create_app`; `infers`: those of inference are among them."""
     # It makes no documents of its own: bodies here are no models of pydantic, `openapi` says what they are.
@@ -78,7 +81,14 @@ def enveloped(
     # A path is what it says: /modes/ is another one, and no reply leads to a Host that the client named.
     app.router.redirect_slashes = False
     inner: App = Direct(app, service) if infers else app
-    return Envelope(inner, hosts=hosts, closing=lambda: service.runtime.draining, tokens=tokens)
+    return Envelope(
+        inner,
+        hosts=hosts,
+        closing=lambda: service.runtime.draining,
+        tokens=tokens,
+        refused=service.metrics.failed,
+        ended=ended,
+    )
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

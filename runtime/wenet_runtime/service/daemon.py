@@ -15,12 +15,13 @@ from wenet_runtime.errors import SettingsError
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.prediction import Predictor
 from wenet_runtime.runtime import Runtime
+from wenet_runtime.service.access_log import AccessLog
 from wenet_runtime.service.admin import admin_routes
 from wenet_runtime.service.admin_server import parts_of
 from wenet_runtime.service.app import create_app, enveloped
 from wenet_runtime.service.assembly import open_serving
 from wenet_runtime.service.device_watch import Callbacks, DeviceWatch
-from wenet_runtime.service.envelope import LOOPBACK_NAMES, App
+from wenet_runtime.service.envelope import LOOPBACK_NAMES, App, Ended
 from wenet_runtime.service.inference import Service
 from wenet_runtime.service.metrics import Metrics
 from wenet_runtime.service.opening import Progress, silent
@@ -30,6 +31,7 @@ from wenet_runtime.service.serving import Serving
 from wenet_runtime.service.signing import open_bundle
 from wenet_runtime.service.swap import Bundles
 from wenet_runtime.service.tokens import read_tokens
+from wenet_runtime.service.tracing import Tracing, open_tracing
 from wenet_runtime.settings import Settings
 
 NO_CLOCK = "gpu"  # no device is named so: a graphics card's clocks are not in sysfs, and the processor's are not its
@@ -44,6 +46,7 @@ class Daemon:
         bundles: changes what that is.
         app, admin_app: what is served, and what on an address of its own; None if there is none.
         meter: the source of energy, shared by all bundles.
+        access, tracing: what is told of requests that are over; None if it is not wanted.
     """
 
     service: Service
@@ -53,6 +56,8 @@ class Daemon:
     log: DecisionLog
     watch: DeviceWatch
     meter: Meter
+    access: Optional[AccessLog]
+    tracing: Optional[Tracing]
     chosen: str = ""  # why this engine, where it was chosen by measuring
 
     @property
@@ -65,11 +70,19 @@ class Daemon:
         """What answers now."""
         return self.service.runtime
 
+    def refused(self, slug: str) -> None:
+        """A problem was the answer before there was a request."""
+        self.service.metrics.failed(slug)
+        if self.access is not None:
+            self.access.refused(slug)
+
     def close(self, timeout_s: float) -> bool:
         """Finish accepted work and free everything; False if that took longer."""
         with ExitStack() as stack:  # each is closed whatever the others do
             stack.callback(self.log.close)
             stack.callback(self.meter.close)
+            if self.tracing is not None:
+                stack.callback(self.tracing.close)
             self.watch.close()
             return self.bundles.close(timeout_s)
 
@@ -84,7 +97,12 @@ def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
     """
     check_bind(settings)
     tokens = None if settings.token_file is None else read_tokens(settings.token_file)
+    access = AccessLog(settings.access_log_every) if settings.access_log_every else None
+    tracing = open_tracing(settings)
+    ended: List[Ended] = [one for one in (access, tracing) if one is not None]
     with ExitStack() as failed:
+        if tracing is not None:
+            failed.callback(tracing.close)
         log = DecisionLog(path=None if settings.decision_log is None else settings.decision_log.expanduser())
         failed.callback(log.close)
         policy = policy_of(settings)
@@ -113,13 +131,14 @@ def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
             tokens=tokens,
             meter_name=device.meter_name,
             more=() if settings.admin_bind else admin,
+            ended=ended,
         )
         admin_app = None
         if settings.admin_bind:
-            admin_app = enveloped(service, admin, hosts=admin_hosts(settings), tokens=tokens)
+            admin_app = enveloped(service, admin, hosts=admin_hosts(settings), tokens=tokens, ended=ended)
         watch.start()
         failed.pop_all()
-    return Daemon(service, bundles, app, admin_app, log, watch, device.meter, device.chosen)
+    return Daemon(service, bundles, app, admin_app, log, watch, device.meter, access, tracing, device.chosen)
 
 
 def bundle_root(settings: Settings) -> Path:

@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from typing import Any, Awaitable, Callable, FrozenSet, List, MutableMapping, Optional, Tuple
+from typing import Any, Awaitable, Callable, FrozenSet, List, MutableMapping, Optional, Sequence, Tuple
 
 from starlette.requests import Request
 
@@ -14,6 +14,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Ended = Callable[[Scope], None]  # told of a request once its reply is sent; `wenet.reply` in it is how that began
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "[::1]"))
@@ -28,6 +29,8 @@ class Envelope:
             sites' pages from reaching the daemon through DNS rebinding.
         closing: whether replies should end their connection, because the server drains.
         tokens: of which a request must bring one; None without a token file.
+        refused: told the slug of each problem that is answered here.
+        ended: told of every request that is over.
     """
 
     def __init__(
@@ -37,11 +40,15 @@ class Envelope:
         hosts: Optional[FrozenSet[str]],
         closing: Callable[[], bool],
         tokens: Optional[Tokens] = None,
+        refused: Callable[[str], None] = lambda slug: None,
+        ended: Sequence[Ended] = (),
     ) -> None:
         self._app = app
         self._hosts = hosts
         self._closing = closing
         self._tokens = tokens
+        self._refused_with = refused
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,15 +68,21 @@ class Envelope:
                 if self._closing():
                     headers.append((b"connection", b"close"))
                 message["headers"] = headers
+                scope["wenet.reply"] = message
             await send(message)
 
         # Before any of the body is asked for, and by the very path that the router will look at.
         problem = self._refused(scope["headers"], given is not None and not valid)
         problem = problem or refusal(self._tokens, scope["path"], scope["headers"])
-        if problem is not None:
-            await problem_response(problem, Request(scope))(scope, receive, send_with_id)
-            return
-        await self._app(scope, receive, send_with_id)
+        try:
+            if problem is None:
+                await self._app(scope, receive, send_with_id)
+            else:
+                self._refused_with(problem.slug)
+                await problem_response(problem, Request(scope))(scope, receive, send_with_id)
+        finally:
+            for told in self._ended:
+                told(scope)
 
     def _refused(self, headers: List[Tuple[bytes, bytes]], bad_id: bool) -> Optional[Problem]:
         if bad_id:
