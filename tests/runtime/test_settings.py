@@ -94,6 +94,9 @@ def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
         ("max_connections", 0),
         ("drain_timeout_s", -1.0),
         ("profile_rounds", 9),
+        ("log_format", "xml"),
+        ("access_log_every", -1),
+        ("otel_endpoint", "127.0.0.1:4318"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_flag_and_variable(name: str, value: Any) -> None:
