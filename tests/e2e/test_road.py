@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +107,29 @@ def test_a_posted_png_is_answered_as_the_exported_mode_answers(road: Path, daemo
             assert np.allclose(body["outputs"][0]["data"], expected[row], atol=agreement(mode, expected[row]))
 
 
+def accurate_mode_within(
+    budget_ms: int, modes: list[dict[str, Any]], ask: Callable[[dict[str, str]], tuple[int, dict[str, str], Any]]
+) -> None:
+    """Each answer is of an offered mode, and soon of the most accurate: a crowded machine's one hiccup may cost some.
+
+    A mode that took long once is expected to take long again until others have shown that it was a hiccup.
+    """
+    end = time.monotonic() + 60
+    while True:
+        status, headers, _ = ask({"WeNet-Budget-Ms": str(budget_ms)})
+        assert status == 200
+        assert headers["wenet-mode"] in {mode["id"] for mode in modes}
+        if headers["wenet-mode"] == modes[0]["id"]:
+            return
+        assert time.monotonic() < end, headers
+
+
 def test_the_budget_decides_the_mode(daemon: Daemon) -> None:
     modes = daemon.ask("GET", "/modes")[2]["modes"]
     image = np.zeros((1, 1, 32, 32), np.float32).tobytes()
     headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": "0"}
     headers["Accept"] = "application/json"
-    wide = daemon.ask("POST", "/infer", image, {**headers, "WeNet-Budget-Ms": "5000"})
-    assert wide[1]["wenet-mode"] == modes[0]["id"]
+    accurate_mode_within(5000, modes, lambda budget: daemon.ask("POST", "/infer", image, {**headers, **budget}))
     none = daemon.ask("POST", "/infer", image, {**headers, "WeNet-Budget-Ms": "0.001"})
     assert none[0] == 422
     assert none[2]["type"] == "urn:wenet:problem:budget-impossible"
