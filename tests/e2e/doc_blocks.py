@@ -42,7 +42,7 @@ class Block:
     @property
     def place(self) -> str:
         """For a message."""
-        return f"{self.page.name}:{self.line}"
+        return f"{self.page.parent.name}/{self.page.name}:{self.line}"
 
 
 def blocks_of(page: Path) -> list[Block]:

@@ -1,21 +1,14 @@
 """The commands that the documents tell, run as they stand: `doc_blocks` says how a page marks them.
 
 Every page is one test, because its commands follow on each other, in a folder that looks like a clone after
-`make demo`: `.venv`, a small bundle where the demo's would be, images. What is mapped is said in `mapped`.
+`make demo`: `.venv`, a small bundle where the demo's would be, images. What is mapped is said in `Folder.mapped`.
 """
 
-import os
 import pkgutil
 import re
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +16,11 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests import supernets
-from tests.e2e.doc_blocks import Block, blocks_of, missing_line
+from tests.e2e.doc_blocks import blocks_of, missing_line
+from tests.e2e.doc_folder import folder
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "deploy/README.md"]
-WAIT_S = 120
 TRIES = 20  # of a block whose answer a crowded machine may refuse, or give late
 SIZE = 32  # pixels, as the demo's images have
 
@@ -71,107 +64,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@contextmanager
-def folder(clone: Path, page: Path) -> Iterator["Folder"]:
-    """A copy of the clone, and an end to every daemon that was started in it."""
-    place = clone.parent / f"{clone.name}-{page.parent.name}-{page.stem}"
-    shutil.copytree(clone, place, symlinks=True)
-    with ExitStack() as daemons:
-        yield Folder(place, clone.parent / "docs-cache", daemons)
-
-
-class Folder:
-    """Where a page's commands run."""
-
-    def __init__(self, place: Path, cache: Path, daemons: ExitStack) -> None:
-        self.place = place
-        self._daemons = daemons
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port: int = free.getsockname()[1]
-        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("WENET_")}
-        self._environment |= {
-            "PATH": f"{place / '.venv/bin'}:{os.environ['PATH']}",
-            "XDG_CACHE_HOME": str(cache),
-            "XDG_CONFIG_HOME": str(place / "config"),
-            "XDG_RUNTIME_DIR": str(place),
-            "WENET_PORT": str(self._port),  # of a daemon, and below of who asks one
-            "WENET_URL": f"http://127.0.0.1:{self._port}",
-            "WENET_PROFILE_ROUNDS": "10",
-            "WENET_TUNE": "false",
-            "NO_COLOR": "1",
-        }
-
-    def mapped(self, text: str) -> str:
-        """The port is a free one; the small bundle calls its model and input otherwise."""
-        text = text.replace(":8000", f":{self._port}").replace("digits_resnet", "tiny")
-        return text.replace('"image"', '"input"')
-
-    def run(self, block: Block) -> tuple[int, str]:
-        """Its exit code, and everything that the block prints."""
-        command = [sys.executable, "-"] if block.language == "python" else ["bash", "-e", "-s"]
-        done = subprocess.run(
-            command,
-            input=self.mapped(block.text),
-            cwd=self.place,
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=WAIT_S,
-            check=False,
-        )
-        return done.returncode, done.stdout
-
-    def complaint(self, block: Block, expected: str) -> str | None:
-        """Run it; what is not as the page has it, or None."""
-        code, printed = self.run(block)
-        wanted = int(block.why.removeprefix("exits ") or 0)
-        if code != wanted:
-            return f"{block.place} ends with {code}\n{printed}"
-        absent = missing_line(self.mapped(expected), printed)
-        return None if absent is None else f"{block.place} does not print\n{absent}\nbut\n{printed}"
-
-    def serve(self, block: Block) -> str:
-        """Start the daemon of the block's last command, in place of the page's one before; what it said so far."""
-        self._daemons.close()
-        *before, last = re.sub(r"\\\n *", " ", block.text).strip().splitlines()
-        if before:
-            complaint = self.complaint(Block(block.page, block.line, "sh", "\n".join(before), "run", ""), "")
-            assert complaint is None, complaint
-        daemon = subprocess.Popen(
-            ["bash", "-c", f"exec {self.mapped(last)}"],
-            cwd=self.place,
-            env=self._environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert daemon.stderr is not None
-        guard = threading.Timer(WAIT_S, daemon.kill)
-        guard.start()
-        said = ""
-        for line in daemon.stderr:
-            said += line
-            if "serving " in line:
-                break
-        else:
-            pytest.fail(f"{block.place}: the daemon ended\n{said}")
-        self._daemons.callback(_stop, daemon, guard, block)
-        return said
-
-
-def _stop(daemon: "subprocess.Popen[str]", guard: threading.Timer, block: Block) -> None:
-    if daemon.poll() is None:
-        daemon.send_signal(signal.SIGTERM)
-    _, said = daemon.communicate(timeout=WAIT_S)
-    guard.cancel()
-    assert daemon.returncode == 0, f"{block.place}\n{said}"
-
-
 @pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_s_commands_run_and_print_what_it_shows(page: Path, clone: Path) -> None:
     blocks = blocks_of(page)
-    needed = {name for name in ("curl", "openssl") if any(name in one.text for one in blocks if one.mark == "run")}
+    texts = [one.text for one in blocks if one.mark in ("run", "serve")]
+    needed = {name for name in ("curl", "openssl") if any(f"{name} " in text for text in texts)}
     missing = sorted(name for name in needed if shutil.which(name) is None)
     if missing:
         pytest.skip(f"{page.name} has commands that need {' and '.join(missing)}, which is not here")
