@@ -99,6 +99,17 @@ def test_what_was_gone_back_from_is_freed_and_there_is_nothing_more_to_go_back_t
     assert daemon.runtime.alive
 
 
+def test_an_event_loop_that_ends_at_once_after_going_back_is_not_warned_of(daemon: Daemon) -> None:
+    async def changed() -> None:
+        await daemon.bundles.swap("b")
+        await daemon.bundles.rollback()
+        assert daemon.bundles._at_work is not None
+        daemon.bundles._at_work.cancel()  # before it has begun
+
+    asyncio.run(changed())
+    gc.collect()  # a coroutine that nobody awaited is told of here
+
+
 def test_the_bundle_before_is_kept_whole_until_the_next_one_comes(daemon: Daemon) -> None:
     async def changed() -> None:
         first = daemon.service.active

@@ -172,14 +172,14 @@ class Bundles:
     def recalibrate(self) -> None:
         """Begin to measure the modes that are served again. Raises `Problem` conflict."""
         self.check_unchanging()
-        self._begin(measure_again(self._service.active))
+        self._begin(lambda: measure_again(self._service.active))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do this beside all else; until it is done nothing is changed."""
 
         async def done() -> None:
             try:
-                await work
+                await work()
             finally:
                 self._busy = False
 
@@ -204,10 +204,13 @@ class Bundles:
         self._service.metrics.swapped("rolled_back")
         sums = back.bundle.sha256, given_up.bundle.sha256
         _LOG.warning("the bundle %s… is served again instead of %s…: %s", sums[0][:12], sums[1][:12], reason)
-        self._begin(self._let_go(given_up))
+        self._begin(self._let_go)
         return sums
 
-    async def _let_go(self, serving: Serving) -> None:
+    async def _let_go(self) -> None:
+        serving = self._given_up
+        if serving is None:
+            return
         await left(serving, LEAVE_S)
         await close(serving)
         self._given_up = None
