@@ -7,6 +7,7 @@ from typing import Any, Awaitable, Callable, FrozenSet, List, MutableMapping, Op
 
 from starlette.requests import Request
 
+from wenet_runtime.service.exchange import EXCHANGE
 from wenet_runtime.service.problems import Problem, problem_response
 from wenet_runtime.service.tokens import Tokens, refusal
 
@@ -54,6 +55,9 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        exchange = scope.get(EXCHANGE)
+        if exchange is not None:
+            receive, send = exchange.receive, exchange.send
         scope.setdefault("wenet.start_s", time.monotonic())  # the protocol has stamped its first byte
         given = _header(scope["headers"], b"x-request-id")
         valid = given is not None and _REQUEST_ID.fullmatch(given) is not None

@@ -15,6 +15,7 @@ from uvicorn.server import ServerState
 
 from wenet_runtime.service.connections import Connections
 from wenet_runtime.service.envelope import new_request_id
+from wenet_runtime.service.exchange import EXCHANGE, Exchange
 from wenet_runtime.service.problems import Problem, problem_response
 
 MAX_HEAD_BYTES = 16 << 10
@@ -60,6 +61,7 @@ class Connection(HttpToolsProtocol):
         self._begun_s = 0.0  # when the first of the present request was
         self._due_s = 0.0  # by when the client must have sent what is waited for
         self._fruitless = 0  # bytes read since anything came of any
+        self._exchange: Optional[Exchange] = None  # of the newest request
         self._unsent = 0
         self._sent_by_s = 0.0
         self._problem: Optional[Problem] = None
@@ -118,6 +120,8 @@ class Connection(HttpToolsProtocol):
         if size > MAX_HEAD_BYTES:
             self._stop(_too_large())
         super().on_headers_complete()  # raises for a path that is none: then there is no body of anything
+        self._exchange = Exchange(self.cycle)
+        self.scope[EXCHANGE] = self._exchange  # type: ignore[literal-required] # the task has not begun yet
         self._reads = BODY
         self._fruitless = 0
         self._due_s = self._begun_s + self._deadlines.request_s
@@ -125,7 +129,10 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         self._fruitless = 0
-        super().on_body(body)
+        if self._exchange is None or self._exchange.handed_over:
+            super().on_body(body)
+        elif not self.cycle.response_complete:
+            self._exchange.add(body)
 
     def on_message_complete(self) -> None:
         """The whole request is there."""
