@@ -100,13 +100,14 @@ def test_labels_that_are_missing_are_numbers_and_scores_that_are_none_null() -> 
 
 def reply(bundle: Bundle, values: Any, wanted: Wanted) -> Tuple[Any, Dict[str, str]]:
     """What `encode` makes of an answer, its JSON parsed."""
-    content, headers = encode(
+    content, fields = encode(
         dataclasses.make_dataclass("Answer", ["outputs", "mode_id"])({"logits": values}, "m0"),  # type: ignore[arg-type]
         wanted,
         bundle.manifest,
         {},
     )
-    length = int(headers.get("Inference-Header-Content-Length", len(content)))
+    headers = dict(fields)
+    length = int(headers.get(b"inference-header-content-length", len(content)))
     return json.loads(content[:length]), headers
 
 
@@ -116,7 +117,7 @@ def test_non_finite_outputs_are_null_in_json_and_themselves_in_binary(bundle: Bu
     assert members["outputs"][0]["data"] == [None, None, None, 1.5]
     assert [one["score"] for one in members["top_k"][0]] == [None, None]
     members, headers = reply(bundle, values, Wanted(BINARY, ("logits",), frozenset(("logits",)), 0, None))
-    assert headers["Content-Type"] == BINARY
+    assert headers[b"content-type"] == BINARY.encode()
     assert members["outputs"][0]["parameters"] == {"binary_data_size": 16}
 
 
@@ -177,8 +178,8 @@ def test_a_reply_may_mix_json_and_bytes_in_the_order_of_its_outputs(bundle: Bund
     assert wanted.binary == {"first", "last"}
     values = {name: np.full((1, 2), number, np.float32) for number, name in enumerate(names)}
     answer = dataclasses.make_dataclass("Answer", ["outputs", "mode_id"])(values, "m0")
-    content, headers = encode(answer, wanted, manifest, {})  # type: ignore[arg-type]
-    length = int(headers["Inference-Header-Content-Length"])
+    content, fields = encode(answer, wanted, manifest, {})  # type: ignore[arg-type]
+    length = int(dict(fields)[b"inference-header-content-length"])
     found = json.loads(content[:length])["outputs"]
     assert [one["name"] for one in found] == list(names)
     assert [one.get("data") for one in found] == [None, [1.0, 1.0], None]

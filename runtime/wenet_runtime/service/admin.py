@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from wenet_runtime.budget import Budget, RequestOptions
 from wenet_runtime.errors import BudgetError
-from wenet_runtime.service.bodies import JSON, media_type, read_body
+from wenet_runtime.service.bodies import JSON, check_length, media_type, read_body
 from wenet_runtime.service.deciding import check_feasible
 from wenet_runtime.service.encoding import json_bytes, json_response
 from wenet_runtime.service.inference import Service
@@ -120,6 +120,7 @@ def policy_from(members: Mapping[str, Any], before: Defaults) -> Defaults:
 async def _members(request: Request, names: Sequence[str]) -> Dict[str, Any]:
     """The members of a JSON object: these and no others. Raises `Problem`."""
     media = media_type(request)
+    check_length(request)
     body = await read_body(request)
     if len(body) > MAX_BODY:
         raise Problem("too-large", f"the body is larger than {MAX_BODY} bytes")

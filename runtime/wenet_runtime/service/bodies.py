@@ -32,8 +32,8 @@ NPY = "application/x-npy"
 IMAGES = ("image/jpeg", "image/png")
 
 
-async def read_body(request: Request) -> bytes:
-    """The whole body, counted while it streams in. Raises `Problem` too-large without taking the rest."""
+def check_length(request: Request) -> None:
+    """Whether the body that a head announces is taken. Raises `Problem`."""
     declared = request.headers.get("content-length")
     coding = request.headers.get("transfer-encoding")
     if declared is not None and coding is not None:
@@ -44,6 +44,10 @@ async def read_body(request: Request) -> bytes:
         raise Problem("malformed-request", "Content-Length is not a number of bytes")
     if declared is not None and int(declared) > MAX_BODY_BYTES:
         raise _too_large()
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body, counted while it streams in. Raises `Problem` too-large without taking the rest."""
     pieces: List[bytes] = []
     size = 0
     more = True

@@ -2,7 +2,6 @@
 
 import asyncio
 import concurrent.futures
-import contextlib
 import logging
 import math
 import time
@@ -18,21 +17,14 @@ from wenet_runtime.bundle import Bundle
 from wenet_runtime.errors import DeadlineExceeded, Refused
 from wenet_runtime.result import Result
 from wenet_runtime.runtime import Runtime
-from wenet_runtime.service.bodies import decode, decodes_quickly, media_type, read_body
+from wenet_runtime.service.bodies import decode, decodes_quickly, read_body
 from wenet_runtime.service.decisions import Asked, Decisions
 from wenet_runtime.service.metrics import Metrics
-from wenet_runtime.service.options import (
-    Defaults,
-    check_power,
-    header_options,
-    parameter_options,
-    path_mode,
-    request_options,
-)
+from wenet_runtime.service.options import Defaults, check_power, parameter_options
 from wenet_runtime.service.problems import Problem, problem_of, problem_response
 from wenet_runtime.service.rate_limit import RateLimit, client_of
 from wenet_runtime.service.recent import Recent
-from wenet_runtime.service.replies import encode, response, result_headers, result_parameters, wanted_reply
+from wenet_runtime.service.replies import Reply, encode, result_fields, result_parameters
 from wenet_runtime.service.serving import Serving
 
 # Most answers come sooner than this; only a request that waits longer is watched for its client leaving.
@@ -117,23 +109,21 @@ async def _answer(service: Service, serving: Serving, request: Request) -> Respo
     defaults = service.defaults
     if defaults.rate_limit is not None:
         service.limit.check(client_of(request.scope), defaults.rate_limit)
-    pinned = path_mode(request.path_params, manifest)
-    headers = header_options(request, trust_proxy_headers=defaults.trust_proxy_headers)
-    media = media_type(request)
+    head = serving.heads.read(request, manifest, defaults)
+    media, length = head.media, head.length
     body = await read_body(request)
     received_s = time.monotonic()
-    length = request.headers.get("inference-header-content-length")
     image_b64 = not request.path_params  # V2 has no such member
-    if decodes_quickly(media, body, length):
+    if head.numbers or decodes_quickly(media, body, length):
         decoded = decode(media, body, length, manifest, image_b64=image_b64)
     else:
         decoded = await run_in_threadpool(decode, media, body, length, manifest, image_b64=image_b64)
-    options = request_options(headers, parameter_options(decoded.parameters), defaults, pinned)
+    options = head.options(parameter_options(decoded.parameters))
     check_power(options, defaults, serving.runtime.meter)
     rows = next(iter(decoded.inputs.values())).shape[0]
     deadline = Deadline(start_s, options.effective_ms)
     asked = request.scope["wenet.asked"] = Asked(request.scope["wenet.request_id"], rows, options, deadline)
-    wanted = wanted_reply(request, manifest, decoded)
+    wanted = head.wanted(request, decoded)
     decoded_s = time.monotonic()
     result = await _run(serving.runtime, request, decoded.inputs, options, start_s)
 
@@ -141,7 +131,7 @@ async def _answer(service: Service, serving: Serving, request: Request) -> Respo
     latency_ms = (time.monotonic() - start_s) * 1e3
     parameters = result_parameters(result, latency_ms=latency_ms, met=met)
     encoding_s = time.monotonic()
-    content, content_headers = encode(result, wanted, manifest, parameters)
+    content, content_fields = encode(result, wanted, manifest, parameters)
     # The body is encoded: the headers and the verdict are those of now.
     now_s = time.monotonic()
     latency_ms = (now_s - start_s) * 1e3
@@ -155,9 +145,8 @@ async def _answer(service: Service, serving: Serving, request: Request) -> Respo
         reply = _problem_response(problem_of(late), request)
         served = None
     else:
-        parameters = result_parameters(result, latency_ms=latency_ms, met=met)
         timing = _server_timing(start_s, received_s, decoded_s, result, encoding_s, now_s)
-        reply = response(content, {**content_headers, **result_headers(parameters, timing)})
+        reply = Reply(content, content_fields + result_fields(result, timing, latency_ms=latency_ms, met=met))
         served = (decoded_s - received_s, now_s - encoding_s)
     # Counted once the reply is on its way: none of it can fail the request, and nobody waits for it.
     asyncio.get_running_loop().call_soon(_count, service, serving, _Answered(asked, result, met, now_s, served))
@@ -184,7 +173,6 @@ def _count(service: Service, serving: Serving, one: _Answered) -> None:
     asked, result, met, now_s, served = one
     total_s = now_s - asked.deadline.start_s
     latency_ms = total_s * 1e3
-    serving.runtime.observe_overhead((now_s - result.finished_s) * 1e3)
     if served is None:
         serving.statistics.failed(result.mode_id, total_s)
     else:
@@ -195,7 +183,7 @@ def _count(service: Service, serving: Serving, one: _Answered) -> None:
     service.metrics.answered(result, latency_ms=latency_ms, rows=asked.rows, met=met, in_time=in_time)
     service.recent.answered(result, latency_ms=latency_ms, met=met)
     serving.tally.answered(met)
-    serving.runtime.forecast()  # the next request finds it made
+    serving.runtime.observe_overhead((now_s - result.finished_s) * 1e3)
 
 
 def _met(result: Result, options: RequestOptions, deadline: Deadline, now_s: float) -> Optional[bool]:
@@ -232,7 +220,8 @@ async def _run(
     runtime: Runtime, request: Request, inputs: Dict[str, Any], options: RequestOptions, start_s: float
 ) -> Result:
     """Submit and wait: to the result, the deadline, or the client's leaving."""
-    work = runtime.submit(inputs, options, start_s, request.client.host if request.client else "")
+    client = request.scope.get("client")
+    work = runtime.submit(inputs, options, start_s, client[0] if client else "")
     limit_ms = options.protocol_ms if options.on_miss == "late" else options.effective_ms
     deadline = Deadline(start_s, limit_ms)
     waiting = Waiting(work)
@@ -263,8 +252,10 @@ class Waiting:
         work.add_done_callback(self._hand_over)
 
     def _hand_over(self, work: "concurrent.futures.Future[Result]") -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+        try:  # noqa: SIM105 - as quick as it gets
             self._loop.call_soon_threadsafe(self.wake)
+        except RuntimeError:
+            pass
 
     def wake(self) -> None:
         """End the present wait; on the event loop."""

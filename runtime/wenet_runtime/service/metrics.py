@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter as Counts
-from typing import Optional
+from typing import Dict, Optional, Tuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -82,11 +82,13 @@ class Metrics:
             self._requests.labels(outcome)
         for met in ("true", "false"):
             self._budgets.labels(met)
+        self._children: Dict[Tuple[str, str, str], Tuple[Counter, Counter, Histogram, Histogram]] = {}
         self.follow(bundle, runtime)
 
     def follow(self, bundle: Bundle, runtime: Runtime) -> None:
         """From now on this is what is served: gauges are its own, counters go on."""
         self._runtime = runtime
+        self._children.clear()
         # An answer of the bundle before, which may still come, is counted under its mode's id.
         self.served: Counts[str] = Counts({mode.id: 0 for mode in bundle.modes})
         for gauge in (self._info, self._active, self._resident, self._memory, self._load):
@@ -110,11 +112,12 @@ class Metrics:
         outcome = "late" if not in_time else "degraded" if result.reason == "degraded" else "ok"
         joules = None if result.energy_mj is None else result.energy_mj * rows / 1e3
         self.served[result.mode_id] += 1
-        self._requests.labels(outcome).inc()
-        self._decisions.labels(result.reason).inc()
-        self._duration.labels(result.mode_id).observe(latency_ms / 1e3)
+        requests, decisions, duration, inference = self._of(outcome, result.reason, result.mode_id)
+        requests.inc()
+        decisions.inc()
+        duration.observe(latency_ms / 1e3)
         self._queued.observe(result.queue_ms / 1e3)
-        self._inference.labels(result.mode_id).observe(result.infer_ms / 1e3)
+        inference.observe(result.infer_ms / 1e3)
         if result.predicted_ms > 0:
             self._error.observe(latency_ms / result.predicted_ms)
         if met is not None:
@@ -123,6 +126,18 @@ class Metrics:
             self._switches.labels(result.mode_id, result.reason).inc()
         if joules is not None and 0.0 <= joules < math.inf:  # a counter takes nothing else, and a meter may be broken
             self._energy.labels(result.energy_source.rpartition(":")[2]).inc(joules)  # as wenet_power_watts names it
+
+    def _of(self, outcome: str, reason: str, mode_id: str) -> Tuple[Counter, Counter, Histogram, Histogram]:
+        """What such an answer is counted by: to be looked up by its labels takes as long as to count."""
+        found = self._children.get((outcome, reason, mode_id))
+        if found is None:
+            found = self._children[outcome, reason, mode_id] = (
+                self._requests.labels(outcome),
+                self._decisions.labels(reason),
+                self._duration.labels(mode_id),
+                self._inference.labels(mode_id),
+            )
+        return found
 
     def failed(self, slug: str) -> None:
         """Count one request that got a problem instead of an answer."""

@@ -1,6 +1,5 @@
 """Results → response bodies and headers, as HTTP API v1 sections 5 and 6 say."""
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple
@@ -18,6 +17,7 @@ from wenet_runtime.service.problems import Problem
 from wenet_runtime.service.v2request import Decoded
 
 MAX_TOP_K = 100
+Fields = List[Tuple[bytes, bytes]]  # headers, names in lower case
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,10 @@ def _accepted(accept: str, otherwise: str, outputs: int) -> str:
     return otherwise
 
 
-def encode(
-    result: Result, wanted: Wanted, manifest: Manifest, parameters: Mapping[str, Any]
-) -> Tuple[bytes, Dict[str, str]]:
+def encode(result: Result, wanted: Wanted, manifest: Manifest, parameters: Mapping[str, Any]) -> Tuple[bytes, Fields]:
     """A result's body and the headers that describe it."""
     if wanted.media == NPY:
-        return npy_bytes(result.outputs[wanted.outputs[0]]), {"Content-Type": NPY}
+        return npy_bytes(result.outputs[wanted.outputs[0]]), [(b"content-type", NPY.encode())]
     members: Dict[str, Any] = {"model_name": manifest.model, "model_version": result.mode_id}
     if wanted.request_id is not None:
         members["id"] = wanted.request_id
@@ -97,8 +95,9 @@ def encode(
     members["outputs"] = tensors
     head = json_bytes(members)
     if wanted.media == OCTETS:
-        return b"".join([head, *binary]), {"Content-Type": OCTETS, "Inference-Header-Content-Length": str(len(head))}
-    return head, {"Content-Type": JSON}
+        length = (b"inference-header-content-length", b"%d" % len(head))
+        return b"".join([head, *binary]), [(b"content-type", OCTETS.encode()), length]
+    return head, [(b"content-type", JSON.encode())]
 
 
 def top_k(scores: NDArray[Any], labels: Tuple[str, ...], count: int) -> List[List[Dict[str, Any]]]:
@@ -137,42 +136,32 @@ def result_parameters(result: Result, *, latency_ms: float, met: Optional[bool])
     return parameters
 
 
-def result_headers(parameters: Mapping[str, Any], timing: str) -> Dict[str, str]:
-    """The same figures as `WeNet-*` response headers, with `Server-Timing`."""
-    headers = {_HEADERS[name]: _text(value) for name, value in parameters.items()}
-    headers["Server-Timing"] = timing
-    return headers
+def result_fields(result: Result, timing: str, *, latency_ms: float, met: Optional[bool]) -> Fields:
+    """The same figures as `WeNet-*` response headers, as JSON would have them, with `Server-Timing`."""
+    fields = [
+        (b"wenet-mode", result.mode_id.encode("latin-1")),
+        (b"wenet-mode-reason", result.reason.encode("latin-1")),
+        (b"wenet-predicted-ms", _number(result.predicted_ms)),
+        (b"wenet-latency-ms", _number(latency_ms)),
+        (b"wenet-energy-source", result.energy_source.encode("latin-1")),
+    ]
+    if met is not None:
+        fields.append((b"wenet-budget-met", b"true" if met else b"false"))
+    if result.energy_mj is not None:
+        fields.append((b"wenet-energy-mj", _number(result.energy_mj)))
+    fields.append((b"server-timing", timing.encode("latin-1")))
+    return fields
 
 
-def _text(value: Any) -> str:
-    """As JSON would have it, without the quotes."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return value if isinstance(value, str) else json.dumps(value)
+def _number(value: float) -> bytes:
+    return repr(round(value, 3)).encode("latin-1")
 
 
-_HEADERS = {
-    "wenet_mode": "WeNet-Mode",
-    "wenet_mode_reason": "WeNet-Mode-Reason",
-    "wenet_predicted_ms": "WeNet-Predicted-Ms",
-    "wenet_latency_ms": "WeNet-Latency-Ms",
-    "wenet_energy_source": "WeNet-Energy-Source",
-    "wenet_budget_met": "WeNet-Budget-Met",
-    "wenet_energy_mj": "WeNet-Energy-Mj",
-}
-
-
-class _Reply(Response):
+class Reply(Response):
     """A 200 whose headers are given whole: the framework's own takes four times as long to make them."""
 
-    def __init__(self, body: bytes, headers: Mapping[str, str]) -> None:
+    def __init__(self, body: bytes, fields: Fields) -> None:
         self.status_code = 200
         self.background = None
         self.body = body
-        self.raw_headers = [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()]
-        self.raw_headers.append((b"content-length", b"%d" % len(body)))
-
-
-def response(body: bytes, headers: Mapping[str, str]) -> Response:
-    """A 200 with exactly these headers."""
-    return _Reply(body, headers)
+        self.raw_headers = [*fields, (b"content-length", b"%d" % len(body))]

@@ -8,6 +8,7 @@ from wenet_runtime.builder import DeviceCache
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.decisions import Decisions
+from wenet_runtime.service.heads import Heads
 from wenet_runtime.service.planner import Planner
 from wenet_runtime.service.statistics import Statistics
 from wenet_runtime.service.tally import Tally
@@ -28,6 +29,7 @@ class Serving:
         cache: keeps what is measured of its modes; None if nothing does.
         tally: how its requests end.
         statistics: how often and how long its modes worked.
+        heads: what the heads of its requests say.
     """
 
     bundle: Bundle
@@ -37,6 +39,7 @@ class Serving:
     cache: Optional[DeviceCache] = None
     tally: Tally = field(default_factory=Tally)
     statistics: Statistics = field(default_factory=Statistics)
+    heads: Heads = field(default_factory=Heads)
 
     def close(self, timeout_s: float) -> bool:
         """Finish accepted work and free the engines; False if that took longer."""

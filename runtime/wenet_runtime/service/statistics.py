@@ -60,7 +60,7 @@ class Statistics:
             encode_s: from tensors to bytes.
             total_s: end to end.
         """
-        entry = self._modes.setdefault(result.mode_id, _OfMode())
+        entry = self._modes.get(result.mode_id) or self._modes.setdefault(result.mode_id, _OfMode())
         entry.last_ms = round(self._clock() * 1e3)
         entry.rows += rows
         share = min(1.0, rows / max(1, result.batch_rows))
@@ -68,7 +68,9 @@ class Statistics:
         infer_s = result.infer_ms / 1e3
         entry.parts["success"].add(total_s)
         entry.parts["queue"].add(result.queue_ms / 1e3)
-        batch = entry.batches.setdefault(result.batch_rows, {name: Duration() for name in COMPUTE})
+        batch = entry.batches.get(result.batch_rows)
+        if batch is None:
+            batch = entry.batches[result.batch_rows] = {name: Duration() for name in COMPUTE}
         for name, seconds in zip(COMPUTE, (decode_s, infer_s, encode_s)):
             entry.parts[name].add(seconds)
             batch[name].add(seconds, share)

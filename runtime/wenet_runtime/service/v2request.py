@@ -36,6 +36,12 @@ class Decoded:
     binary_output: Optional[bool] = None
     binary: Mapping[str, bool] = field(default_factory=dict)
 
+    @property
+    def bare(self) -> bool:
+        """Whether the body held inputs alone, and nothing that the reply depends on."""
+        said = self.outputs is not None or self.binary_output is not None or self.binary
+        return self.request_id is None and not said
+
 
 def decode_v2_binary(body: memoryview, length: int, manifest: Manifest) -> Decoded:
     """A V2 request whose first `length` bytes are JSON. Raises `Problem` as `decode_v2`, or too-large."""
