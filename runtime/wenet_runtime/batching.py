@@ -18,10 +18,14 @@ class Batching:
     Args:
         max_rows: of a batch that is put together.
         max_delay_ms: how long a request may wait for company, and never longer than a quarter of its slack.
+
+    Attributes:
+        joins: whether any ever run together.
     """
 
     def __init__(self, max_rows: int = 1, max_delay_ms: float = 0.0) -> None:
         self._max_rows = max_rows
+        self.joins = max_rows > 1
         self._max_delay_ms = max_delay_ms
 
     def batches(

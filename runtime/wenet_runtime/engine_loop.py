@@ -31,6 +31,8 @@ from wenet_runtime.scheduler import Scheduler
 
 OVERDUE_S = 5.0  # a mode that failed is tried again when nothing waits, or this much later all the same
 
+SETTLE_S = 0.002  # the longest that a reply is let go before its run is learned from
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -174,7 +176,7 @@ class EngineLoop:
     def _give_up(self) -> None:
         """Refuse what waits: after a defect nobody knows what to do with it."""
         with self.changed:
-            self._scheduler.failed()
+            self._scheduler.ended()
             self._settle_refused()
             self.present.fail()
             turn_away(self._scheduler.expired(math.inf), EngineError("the scheduler failed: send again"))
@@ -202,10 +204,11 @@ class EngineLoop:
                 if isinstance(found, Assignment):
                     live = tuple(job for job in found.jobs if job.work.future.set_running_or_notify_cancel())
                     if live:
-                        found = replace(found, jobs=live, rows=sum(job.rows for job in live))
+                        if len(live) < len(found.jobs):
+                            found = replace(found, jobs=live, rows=sum(job.rows for job in live))
                         self._begin(found)
                         return found
-                    self._scheduler.failed()
+                    self._scheduler.ended()
                 elif found is not None:
                     self.changed.wait(max(0.0, found - now_s))
                 elif self._probing.wanted or self._closed or self.outages.due(now_s):
@@ -232,7 +235,7 @@ class EngineLoop:
             run, assignment = self._attempts.run(assignment)
         except Exception as error:  # noqa: BLE001 - the engine thread must outlive any one request
             with self.changed:
-                self._scheduler.failed()
+                self._scheduler.ended()
                 if isinstance(error, Refused):
                     self.refused(error)
                 self.present.fail()
@@ -240,11 +243,15 @@ class EngineLoop:
             return
         with self.changed:
             self.present.end()
+            self._scheduler.ended()
+            self.last_mode = hand_out(assignment, run, self._meter.source, self.last_mode, self.present.answered)
+            if not len(self._scheduler) and not self._closed:
+                # What the run taught can wait until its reply has left: both want the interpreter.
+                self.changed.wait(SETTLE_S)
             try:
                 self._scheduler.finished(assignment, run.start_s, run.end_s, run.energy_mj, run.parts, run.escalated)
                 self.observed_s = run.end_s
+                self._scheduler.controller.forecast(1)  # the next request finds it made
             except Exception:  # noqa: BLE001 - logged
                 # It cost nobody an answer: the engine has given one.
                 _LOG.exception("a run's time could not be learned")
-                self._scheduler.failed()
-        self.last_mode = hand_out(assignment, run, self._meter.source, self.last_mode, self.present.answered)

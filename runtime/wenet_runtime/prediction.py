@@ -8,7 +8,7 @@ from wenet_runtime.bundle import Mode
 from wenet_runtime.forecast import Forecast
 from wenet_runtime.meter_trust import MeterTrust
 from wenet_runtime.profile import Profile
-from wenet_runtime.residuals import quantile
+from wenet_runtime.residuals import Residuals, quantile
 from wenet_runtime.slowdown import Slowdown, classes_of
 
 OVERHEAD_WINDOW = 128
@@ -53,7 +53,7 @@ class Predictor:
         self._idle_mj = [(idle_w or 0.0) * profiles[mode_id].p50_ms for mode_id in self.ids]
         # A batch's rows cost less each than a single one; what a profile does not tell of that is learned.
         self._batches: Dict[int, Deque[float]] = {}
-        self._overheads: Deque[float] = deque(maxlen=OVERHEAD_WINDOW)
+        self._overheads = Residuals(OVERHEAD_WINDOW)
         self._least_overhead_ms = math.inf  # ever
         self._overhead_ms = (0.0, 0.0, 0.0)  # at the least, in the median, at the attainment
         self._forecasts: Dict[int, Forecast] = {}
@@ -145,17 +145,17 @@ class Predictor:
         """Take in what a reply took after its inference: waking the server, encoding, sending."""
         if not math.isfinite(overhead_ms) or overhead_ms < 0:
             return
-        self._overheads.append(overhead_ms)
-        ordered = sorted(self._overheads)
-        if len(ordered) >= OVERHEAD_LEAST:
-            least_ms = min(self._least_overhead_ms, ordered[0])
+        seen = self._overheads
+        seen.add(overhead_ms)
+        if len(seen) >= OVERHEAD_LEAST:
+            least_ms = min(self._least_overhead_ms, seen.quantile(0.0))
             self._least_overhead_ms = least_ms
-            self._overhead_ms = (least_ms, quantile(ordered, 0.5), quantile(ordered, self.attainment))
+            self._overhead_ms = (least_ms, seen.quantile(0.5), seen.quantile(self.attainment))
             self._forecasts.clear()
 
     def doubt(self) -> None:
         """Forget what replies and batches took: it led to a refusal, and refusals bring nothing newer to learn from."""
-        self._overheads.clear()
+        self._overheads.keep_latest(0)
         self._batches.clear()
         self._overhead_ms = (0.0, 0.0, 0.0)
         self._forecasts.clear()

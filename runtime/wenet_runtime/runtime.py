@@ -159,8 +159,11 @@ class Runtime:
             raise NotReady("the engine does not move on: send to another server")
         now_s = time.monotonic()
         rows = next(iter(inputs.values())).shape[0]
-        shapes = tuple((name, array.shape[1:], array.dtype) for name, array in inputs.items())
-        budget = options.budget
+        kind = None
+        if self._scheduler.joins:
+            shapes = tuple((name, array.shape[1:], array.dtype) for name, array in inputs.items())
+            budget = options.budget
+            kind = (shapes, options.mode, options.on_miss, budget.energy_mj, budget.min_accuracy)
         job = Job(
             Ask(inputs),
             rows,
@@ -168,7 +171,7 @@ class Runtime:
             Deadline(start_s, options.effective_ms),
             now_s,
             client=client,
-            kind=(shapes, options.mode, options.on_miss, budget.energy_mj, budget.min_accuracy),
+            kind=kind,
         )
         job.work.future.add_done_callback(lambda future: self._discard(job) if future.cancelled() else None)
         loop = self._loop
@@ -201,8 +204,10 @@ class Runtime:
             self._loop.give_up_if_stuck()
 
     def observe_overhead(self, overhead_ms: float) -> None:
-        """Feed back what a reply took after its inference."""
-        self.tell(lambda predictor: predictor.observe_overhead(overhead_ms))
+        """Feed back what a reply took after its inference: it has left."""
+        with self._loop.changed:
+            self.controller.predictor.observe_overhead(overhead_ms)
+            self._loop.changed.notify()  # what its run taught has waited for that
 
     def tell(self, what: Callable[[Predictor], None]) -> None:
         """Tell the predictor something, from any thread."""

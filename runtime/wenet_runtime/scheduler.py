@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wenet_runtime.admission import DeadlineQueue, Job, Work
-from wenet_runtime.assignment import Assignment, Part
+from wenet_runtime.assignment import Assignment, Early, Part
 from wenet_runtime.batching import Batching
 from wenet_runtime.controller import Controller
 from wenet_runtime.errors import EngineError, InfeasibleBudget, WeNetError
@@ -22,6 +22,8 @@ from wenet_runtime.pool import Residency
 from wenet_runtime.power_budget import PowerBudget
 from wenet_runtime.pricing import Pricing
 from wenet_runtime.refusals import endangering, over
+
+EARLY_S = 0.005  # a choice is as good as new for so long
 
 
 class Scheduler(Generic[Work]):
@@ -60,6 +62,11 @@ class Scheduler(Generic[Work]):
         self._began_s: Optional[float] = None  # of the present run
         self._busy_until_s = 0.0
 
+    @property
+    def joins(self) -> bool:
+        """Whether jobs ever run together: otherwise nobody looks at their kind."""
+        return self._batching.joins
+
     def submit(self, job: Job[Work], now_s: float, residency: Optional[Residency] = None) -> Choice:
         """Accept a job, or refuse it before anything runs.
 
@@ -94,6 +101,8 @@ class Scheduler(Generic[Work]):
                 self._outlook.missed()
             raise
         self._outlook.arrived(job, present, now_s)
+        if present == 1:
+            job.early = Early(choice, forecast, residency, now_s)
         self._queue.put(job)
         self._pricing.arrived(job.rows, now_s)
         return choice
@@ -155,10 +164,25 @@ class Scheduler(Generic[Work]):
         self._began_s = now_s
         self._busy_until_s = now_s + max(0.0, assignment.choice.median_ms - reply_ms) / 1e3
 
+    def _as_admitted(self, head: Job[Work], now_s: float, residency: Optional[Residency]) -> Optional[Choice]:
+        """The choice that admitted a job which nobody was before, if choosing again would find the same; or None."""
+        early: Optional[Early] = head.early
+        if early is None or len(self._queue) or self.power is not None or now_s - early.at_s > EARLY_S:
+            return None
+        seen = early.forecast is self.controller.forecast(head.rows) and early.residency is residency
+        # The time left is less by now; the best of those that were in time then is so still, if it is in time.
+        fits = early.choice.reason != "degraded" and early.choice.bound_ms <= head.deadline.left_ms(now_s)
+        if not (seen and fits) or self._outlook.future(0, math.inf, now_s) is not None:
+            return None
+        return early.choice
+
     def _assign(self, head: Job[Work], now_s: float, residency: Optional[Residency]) -> Assignment[Work]:
         """The best of running the most urgent job alone or with those that may go with it."""
-        price_mj = self._pricing.price_mj(now_s)
         waiting = len(self._queue) + 1
+        admitted = self._as_admitted(head, now_s, residency)
+        if admitted is not None:
+            return self._with_escalation(Assignment((head,), head.rows, admitted, now_s), waiting, math.inf, residency)
+        price_mj = self._pricing.price_mj(now_s)
         last_ms = (self._queue.last_ends_s - now_s) * 1e3
         best: Optional[Assignment[Work]] = None
         best_room_ms = math.inf
@@ -188,10 +212,16 @@ class Scheduler(Generic[Work]):
         assert best is not None  # `batches` yields the head alone first
         for job in best.jobs[1:]:
             self._queue.remove(job)
-        choice = best.choice
+        return self._with_escalation(best, waiting, best_room_ms, residency)
+
+    def _with_escalation(
+        self, best: Assignment[Work], waiting: int, room_ms: float, residency: Optional[Residency]
+    ) -> Assignment[Work]:
+        """The assignment whole: how many waited, how slow its mode is now, and whether a cheaper one is tried first."""
+        choice, now_s = best.choice, best.decided_s
         factor = self.controller.predictor.factor_of(choice.mode_id)
         if self.escalation is not None:
-            tight_ms = min(best_room_ms, (min(job.deadline.at_s for job in best.jobs) - now_s) * 1e3)
+            tight_ms = min(room_ms, (min(job.deadline.at_s for job in best.jobs) - now_s) * 1e3)
             choice = self.escalation.tried(choice, best.jobs, best.rows, self.controller, tight_ms, residency)
         return Assignment(best.jobs, best.rows, choice, now_s, waiting, factor)
 
@@ -230,7 +260,7 @@ class Scheduler(Generic[Work]):
             parts: what ran, mode by mode; the choice's mode alone if not given.
             escalated: by row, whether a cascade's second mode answered.
         """
-        self._began_s = None
+        self.ended()
         for job in assignment.jobs:
             self._outlook.answered(job, end_s)
         choice = assignment.choice
@@ -244,8 +274,8 @@ class Scheduler(Generic[Work]):
             self.controller.predictor.observe_energy(part.mode_id, energy_mj, part.rows, part.ms)
         self._pricing.spent(choice, parts, assignment.rows, energy_mj, start_s, end_s)
 
-    def failed(self) -> None:
-        """A run ended with an error: the engine is free, and nothing was learned."""
+    def ended(self) -> None:
+        """The engine is free again; what its run taught, if it did, comes with `finished`."""
         self._began_s = None
 
     def __len__(self) -> int:

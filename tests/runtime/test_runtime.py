@@ -21,6 +21,7 @@ from tests.runtime.fakes import (
     profile,
     wait_for,
 )
+from tests.runtime.patience import wait_until
 from wenet_runtime.answers import Ask
 from wenet_runtime.batching import Batching
 from wenet_runtime.budget import Budget, RequestOptions
@@ -296,7 +297,7 @@ def test_closing_finishes_what_was_accepted_and_frees_the_engines(bundle: Bundle
 def test_what_was_measured_teaches_the_controller(runtime: Runtime) -> None:
     for _ in range(5):
         answer(send(runtime, mode="m2"))  # said to take 10 s, takes none
-    assert min(one.factor for one in runtime.controller.slowdown.classes) == FLOOR
+    wait_until(lambda: min(one.factor for one in runtime.controller.slowdown.classes) == FLOOR)
 
 
 @pytest.mark.parametrize("rows", [1, 4])
@@ -546,15 +547,15 @@ def test_a_defect_of_the_scheduler_is_told_and_the_engine_s_thread_goes_on(
     bundle: Bundle, backend: SettableBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = make_service(bundle, backend, medians_ms=SLOW_MS).runtime
-    choose, broken = runtime.controller.choose, [True]
+    factor_of, broken = runtime.controller.predictor.factor_of, [True]
 
-    def defective(*args: Any, **how: Any) -> Any:
-        if broken and "room_ms" in how:
+    def defective(mode_id: str) -> float:
+        if broken:
             broken.clear()
             raise ZeroDivisionError("a defect")
-        return choose(*args, **how)
+        return factor_of(mode_id)
 
-    monkeypatch.setattr(runtime.controller, "choose", defective)
+    monkeypatch.setattr(runtime.controller.predictor, "factor_of", defective)
     with pytest.raises(EngineError, match="the scheduler failed"):
         answer(send(runtime))
     assert answer(send(runtime)).mode_id == "m2"

@@ -227,7 +227,7 @@ def test_a_power_budget_is_held_and_named(bundle: Bundle) -> None:
 def test_a_failed_run_frees_the_engine_and_teaches_nothing(scheduler: "Scheduler[int]") -> None:
     offer(scheduler, 0)
     scheduler.next(0.0)
-    scheduler.failed()
+    scheduler.ended()
     offer(scheduler, 1, budget_ms=50.0)
     assert scheduler.controller.slowdown.factor == 1.0
 
@@ -320,3 +320,48 @@ def test_what_a_meter_reads_of_a_run_corrects_its_mode(scheduler: "Scheduler[int
         scheduler.finished(found, 0.2 * at, 0.2 * at + 0.1, energy_mj=260.0 + 0.01 * (at % 7))
     energies = scheduler.controller.forecast(1).energies_mj
     assert energies[scheduler.controller.predictor.index["m2"]] == pytest.approx(260.0, rel=0.02)
+
+
+@pytest.mark.parametrize("budget_ms", [None, 130.0, 12.0, 1.3])
+@pytest.mark.parametrize("later_ms", [0.0, 0.4, 4.0, 30.0])
+def test_a_job_that_found_nobody_before_it_gets_what_choosing_anew_would_give(
+    bundle: Bundle, budget_ms: Optional[float], later_ms: float
+) -> None:
+    kept, anew = make(bundle), make(bundle)
+    for scheduler in (kept, anew):
+        job = offer(scheduler, 0, budget_ms=budget_ms, on_miss="late")
+        assert job.early is not None
+        if scheduler is anew:
+            job.early = None
+    first, second = kept.next(later_ms / 1e3), anew.next(later_ms / 1e3)
+    assert isinstance(first, Assignment)
+    assert isinstance(second, Assignment)
+    assert (first.choice.mode_id, first.choice.reason, first.slowdown) == (
+        second.choice.mode_id,
+        second.choice.reason,
+        second.slowdown,
+    )
+    assert (first.decided_s, first.queued, first.rows) == (second.decided_s, second.queued, second.rows)
+
+
+def test_what_was_chosen_as_a_job_came_is_not_used_once_more_is_known(bundle: Bundle) -> None:
+    scheduler = make(bundle)
+    offer(scheduler, 0, budget_ms=130.0)
+    for _ in range(30):
+        scheduler.controller.observe("m2", 300.0, 1, 0.0)  # three times as slow as it was thought to be
+    found = scheduler.next(0.001)
+    assert isinstance(found, Assignment)
+    assert found.choice.mode_id == "m1"
+
+
+def test_what_was_chosen_as_a_job_came_is_not_used_when_its_mode_has_gone(bundle: Bundle) -> None:
+    scheduler = make(bundle)
+    offer(scheduler, 0, budget_ms=130.0)
+    found = scheduler.next(0.001, Residency(resident=frozenset(("m0", "m1"))))
+    assert isinstance(found, Assignment)
+    assert found.choice.mode_id == "m1"
+
+
+def test_one_that_comes_while_another_waits_is_chosen_for_when_it_runs(scheduler: "Scheduler[int]") -> None:
+    offer(scheduler, 0)
+    assert offer(scheduler, 1).early is None
