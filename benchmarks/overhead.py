@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.common import ROOT, Arguments, Figure, Measured, at_most, reported, run
+from benchmarks.serving_client import Connection
 from benchmarks.serving_models import Subject, transport
 from wenet_runtime.engines.ort import OrtBackend
 
@@ -67,7 +68,7 @@ def _figures(name: str, taken: dict[str, list[float]], size: int) -> dict[str, F
     }
 
 
-def _ways(stack: ExitStack, subject: Subject, pixels: int) -> dict[str, Callable[[], None]]:
+def _ways(stack: ExitStack, subject: Subject, pixels: int) -> dict[str, Callable[[], float]]:
     """What is timed, by name; servers and connections live as long as the stack."""
     (file,) = subject.files.values()
     engine = OrtBackend().load_bytes(file.read_bytes(), name="only")
@@ -83,24 +84,29 @@ def _ways(stack: ExitStack, subject: Subject, pixels: int) -> dict[str, Callable
         words = ["-m", "benchmarks.bare_handler", framework, str(file), spec.name, str(port)]
         _start(stack, [*words, *(str(size) for size in values.shape)])
 
-    def asking(port: int, body: bytes, headers: dict[str, str], *, check: bool = True) -> Callable[[], None]:
+    def asking(port: int, body: bytes, headers: dict[str, str], *, check: bool = True) -> Callable[[], float]:
         _wait_for(port)
-        client = http.client.HTTPConnection("127.0.0.1", port)
-        client.connect()
-        client.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client = Connection(port)
         stack.callback(client.close)
+        fields = {"Host": "127.0.0.1", "Content-Length": str(len(body)), **headers}
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        request = f"POST /infer HTTP/1.1\r\n{head}\r\n".encode() + body
 
-        def ask() -> None:
-            client.request("POST", "/infer", body, headers)
-            reply = client.getresponse()
-            content = reply.read()
-            answer = np.frombuffer(content[-expected.nbytes :], np.float32)
+        def ask() -> float:
+            reply = client.ask(request)
+            answer = np.frombuffer(reply.body[-expected.nbytes :], np.float32)
             if reply.status != 200 or (check and not np.allclose(answer, expected.ravel(), atol=1e-4)):
-                raise RuntimeError(f"port {port} answered {reply.status}: {content[:200]!r}")
+                raise RuntimeError(f"port {port} answered {reply.status}: {reply.body[:200]!r}")
+            return reply.ms
 
         return ask
 
-    ways: dict[str, Callable[[], None]] = {"session": lambda: _ignored(engine.infer({spec.name: values}))}
+    def session() -> float:
+        start_s = time.perf_counter()
+        engine.infer({spec.name: values})
+        return (time.perf_counter() - start_s) * 1e3
+
+    ways: dict[str, Callable[[], float]] = {"session": session}
     ways["wenet"] = asking(wenet, subject.content, RAW)
     for framework, port in zip(FRAMEWORKS, bare, strict=True):
         ways[framework] = asking(port, subject.content, {"Content-Type": OCTETS})
@@ -109,19 +115,13 @@ def _ways(stack: ExitStack, subject: Subject, pixels: int) -> dict[str, Callable
     return ways
 
 
-def _ignored(answer: object) -> None:
-    del answer
-
-
-def _by_turns(arguments: Arguments, ways: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
+def _by_turns(arguments: Arguments, ways: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
     order = np.random.default_rng(arguments.seed)
     names = list(ways)
     taken: dict[str, list[float]] = {name: [] for name in names}
     for number in range(WARM + (100 if arguments.quick else ROUNDS)):
         for position in order.permutation(len(names)):
-            start_s = time.perf_counter()
-            ways[names[position]]()
-            spent_ms = (time.perf_counter() - start_s) * 1e3
+            spent_ms = ways[names[position]]()
             if number >= WARM:
                 taken[names[position]].append(spent_ms)
     return taken
