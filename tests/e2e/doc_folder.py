@@ -17,6 +17,8 @@ import pytest
 from tests.e2e.doc_blocks import Block, missing_line
 
 WAIT_S = 120
+# Where a page does not show what a server refuses, nothing is refused.
+FAILING = 'curl() { command curl --fail "$@"; }\n'
 
 
 @contextmanager
@@ -55,12 +57,12 @@ class Folder:
         text = text.replace(":8000", f":{self._port}").replace("digits_resnet", "tiny")
         return text.replace('"image"', '"input"')
 
-    def run(self, block: Block) -> tuple[int, str]:
-        """Its exit code, and everything that the block prints."""
+    def run(self, block: Block, before: str = "") -> tuple[int, str]:
+        """Its exit code, and everything that the block prints; `before` stands before its commands."""
         command = [sys.executable, "-"] if block.language == "python" else ["bash", "-e", "-s"]
         done = subprocess.run(
             command,
-            input=self.mapped(block.text),
+            input=self.mapped(block.text if block.language == "python" else before + block.text),
             cwd=self.place,
             env=self._environment,
             stdout=subprocess.PIPE,
@@ -73,7 +75,7 @@ class Folder:
 
     def complaint(self, block: Block, expected: str) -> str | None:
         """Run it; what is not as the page has it, or None."""
-        code, printed = self.run(block)
+        code, printed = self.run(block, "" if expected else FAILING)
         wanted = int(block.why.removeprefix("exits ") or 0)
         if code != wanted:
             return f"{block.place} ends with {code}\n{printed}"
