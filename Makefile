@@ -82,7 +82,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.report out/benchmarks/*.json
 
 # Every benchmark once, shortly: that it runs and what shape its answer has. `make test` takes only those of a few seconds;
-# these take a quarter of an hour on two cores, one after another, since they measure.
+# these take about a quarter of an hour on two cores, one after another, since they measure.
 bench-quick: setup
 	WENET_BENCH_QUICK=1 $(BIN)/python -m pytest tests/benchmarks/test_benchmarks.py
 
