@@ -242,10 +242,10 @@ def _refusal(forecast: Forecast, allowed: Sequence[int], fastest: int, limits: L
             predicted_ms=predicted,
             fastest_mode=forecast.ids[idle],
         )
-    left = f"{limits.left_ms:.3g} ms left" if limits.left_ms > 0 else "nothing left"
+    left = f"{limits.left_ms:.3g} ms are left" if limits.left_ms > 0 else "nothing is left"
     return InfeasibleBudget(
         f"fastest allowed mode {forecast.ids[fastest]}{within} predicts {forecast.medians_ms[fastest]:.3g} ms, "
-        f"up to {forecast.bounds_ms[fastest]:.3g} ms, > {left} of budget {limit:g} ms",
+        f"up to {forecast.bounds_ms[fastest]:.3g} ms; {left} of budget {limit:g} ms",
         budget_ms=limits.limit_ms,
         predicted_ms=predicted,
         fastest_mode=forecast.ids[fastest],

@@ -1,6 +1,7 @@
 """`wenet-runtime`: exit codes, what it prints where, and the daemon's life as a process."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -13,10 +14,12 @@ from typing import Any, Dict, Iterator, List
 
 import httpx
 import pytest
+import typer
 
 from tests.runtime.fakes import PATIENCE_S, ones, v2_body
 from wenet_runtime import __version__
 from wenet_runtime.bundle import Bundle
+from wenet_runtime.cli.ends import SAID, fail, say
 from wenet_runtime.errors import EngineError
 
 START_S = 60
@@ -120,6 +123,17 @@ def test_a_taken_port_exits_6(command: Any, bundle_path: Path, tmp_path: Path) -
         found = command(*quick(bundle_path, tmp_path), "--port", taken.getsockname()[1])
     assert found.exit_code == 6
     assert "choose another --port" in found.stderr
+
+
+def test_why_it_ends_is_an_error_in_the_log_too(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, SAID):
+        say("ready")
+        with pytest.raises(typer.Exit):
+            fail("no bundle", 2)
+    assert [(one.levelname, one.message) for one in caplog.records] == [
+        ("INFO", "ready"),
+        ("ERROR", "wenet-runtime: no bundle"),
+    ]
 
 
 def test_an_open_address_without_consent_exits_6(command: Any, bundle_path: Path, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_degrading_refuses_what_not_even_the_median_meets() -> None:
         select(ALL, Limits(left_ms=1.0, limit_ms=20.0))
     assert (caught.value.fastest_mode, caught.value.budget_ms) == ("small", 20.0)
     assert caught.value.predicted_ms == pytest.approx(21.0)  # 19 ms are gone, 2 ms are to come
-    assert "up to 2.2 ms, > 1 ms left of budget 20 ms" in str(caught.value)
+    assert "up to 2.2 ms; 1 ms are left of budget 20 ms" in str(caught.value)
 
 
 def test_rejecting_refuses_what_degrading_would_answer() -> None:

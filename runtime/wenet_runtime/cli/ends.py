@@ -40,17 +40,17 @@ _EXITS = (
 _LOG = logging.getLogger(SAID)
 
 
-def say(message: str) -> None:
+def say(message: str, level: int = logging.INFO) -> None:
     """A message for the person, on stderr; stdout carries data only. A line of the log where machines read that."""
     if _LOG.level == logging.INFO:  # its own, whatever others log
-        _LOG.info(message)
+        _LOG.log(level, message)
     else:
         print(message, file=sys.stderr, flush=True)
 
 
 def fail(message: str, code: int) -> NoReturn:
     """Say what is wrong and exit."""
-    say(f"wenet-runtime: {message}")
+    say(f"wenet-runtime: {message}", logging.ERROR)
     raise typer.Exit(code)
 
 
