@@ -48,6 +48,13 @@ class Daemon:
         return self.process.wait(PATIENCE_S)
 
 
+def client_errors(daemon: Daemon) -> int:
+    text = httpx.get(f"{daemon.url}/metrics", headers=BEARER).text
+    found = re.search(r'^wenet_requests_total\{outcome="client_error"\} (\d+)', text, re.MULTILINE)
+    assert found is not None
+    return int(found.group(1))
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     write_test_bundle(tmp_path / "bundle")
@@ -103,6 +110,11 @@ def test_admin_has_a_port_of_its_own(start: Callable[..., Daemon]) -> None:
     assert httpx.get(f"http://127.0.0.1:{port}/admin/policy", headers=BEARER).status_code == 200
     assert httpx.get(f"http://127.0.0.1:{port}/admin/policy", headers={**BEARER, "host": "x.y"}).status_code == 400
     assert httpx.get(f"{daemon.url}/admin/policy", headers=BEARER).status_code == 404
+    before = client_errors(daemon)
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
+        connection.sendall(b"no request at all\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400")
+    assert client_errors(daemon) == before + 1
     daemon.process.send_signal(signal.SIGTERM)
     assert daemon.ended() == 0
 

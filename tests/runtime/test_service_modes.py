@@ -1,9 +1,12 @@
 """GET /modes: what each mode costs and did, most accurate first."""
 
+from pathlib import Path
+
 import pytest
 
-from tests.runtime.fakes import Client
+from tests.runtime.fakes import PATIENCE_S, Client, SettableBackend, make_service
 from wenet_runtime.bundle import Bundle
+from wenet_runtime.service.app import create_app
 
 
 def test_modes_says_what_each_costs_most_accurate_first(held_client: Client, bundle: Bundle) -> None:
@@ -34,3 +37,14 @@ def test_before_the_first_answer_no_mode_is_active(held_client: Client) -> None:
     found = held_client.get("/modes").json()
     assert found["active"] is None
     assert [mode["active_share"] for mode in found["modes"]] == [0.0] * 3
+
+
+def test_why_a_mode_is_out_names_nobody_s_home(
+    bundle: Bundle, backend: SettableBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "anna"))
+    service = make_service(bundle, backend)
+    service.runtime.pool.suspend("m1", f"{tmp_path}/anna/.cache/m1.onnx is gone")
+    found = Client(create_app(service)).get("/modes").json()
+    assert [mode["out_of_service"] for mode in found["modes"]] == [None, "~/.cache/m1.onnx is gone", None]
+    service.runtime.close(timeout_s=PATIENCE_S)

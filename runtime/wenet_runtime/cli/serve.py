@@ -94,7 +94,7 @@ def _serve(daemon: Daemon, settings: Settings, sockets: Sockets) -> int:
         tls=sockets.tls,
         beside=None
         if daemon.admin_app is None or sockets.admin is None
-        else AdminServer(daemon.admin_app, sockets.admin, sockets.tls),
+        else AdminServer(daemon.admin_app, sockets.admin, sockets.tls, refused=daemon.refused),
     )
     daemon.bundles.stop = lambda: server.drain()
     _listen(sockets.requests, settings)

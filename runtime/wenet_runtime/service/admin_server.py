@@ -7,7 +7,7 @@ import re
 import socket
 import stat
 from pathlib import Path
-from typing import Iterator, Optional, Union
+from typing import Callable, Iterator, Optional, Union
 
 import uvicorn
 
@@ -27,10 +27,18 @@ class AdminServer(uvicorn.Server):
         app: what it serves.
         listener: bound, see `bind_admin`.
         tls: for an address that is no file; None without.
+        refused: told the problem's slug of each request that is answered before the application sees it.
     """
 
-    def __init__(self, app: App, listener: socket.socket, tls: Optional[Tls] = None) -> None:
-        self._connections = Connections()
+    def __init__(
+        self,
+        app: App,
+        listener: socket.socket,
+        tls: Optional[Tls] = None,
+        *,
+        refused: Callable[[str], None] = lambda slug: None,
+    ) -> None:
+        self._connections = Connections(refused=refused)
         self._listener = listener
         unix = listener.family == socket.AF_UNIX
         super().__init__(config_of(app, self._connections, tls=None if unix else tls))

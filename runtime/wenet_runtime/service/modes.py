@@ -10,6 +10,7 @@ from wenet_runtime.forecast import Forecast
 from wenet_runtime.pool import Cost
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.device_watch import DeviceWatch
+from wenet_runtime.service.health import without_home
 from wenet_runtime.service.inference import Service
 
 SHOWN_DECISIONS = 20
@@ -64,6 +65,7 @@ def device_members(watch: Optional[DeviceWatch]) -> Dict[str, Any]:
 
 def _mode(mode: Mode, runtime: Runtime, forecast: Forecast, cost: Cost, served_of: Tuple[int, int]) -> Dict[str, Any]:
     served, total = served_of
+    out = runtime.pool.residency.out.get(mode.id)
     profile = runtime.controller.profiles.get(mode.id)  # none of a mode that its memory keeps out
     percentiles = (None, None, None) if profile is None else (profile.p50_ms, profile.p95_ms, profile.p99_ms)
     return {
@@ -78,7 +80,7 @@ def _mode(mode: Mode, runtime: Runtime, forecast: Forecast, cost: Cost, served_o
         "energy_mj": _rounded(None if profile is None else profile.energy_mj),
         "energy_source": "none" if profile is None else profile.energy_source,
         "resident": cost.resident,
-        "out_of_service": runtime.pool.residency.out.get(mode.id),
+        "out_of_service": None if out is None else without_home(out),
         "memory_mb": _rounded(cost.memory_mb),
         "load_ms": _rounded(cost.load_ms),
         "served": served,
