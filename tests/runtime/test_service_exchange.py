@@ -169,6 +169,20 @@ def test_a_connection_ends_where_either_side_wants_it(asked: bool) -> None:
     in_loop(run)
 
 
+def test_a_connection_ends_where_the_request_says_so() -> None:
+    async def run() -> None:
+        transport = Transport()
+        cycle = cycle_of(transport)
+        cycle.scope["headers"] = [(b"connection", b"close")]
+        exchange = Exchange(cycle)
+        await exchange.send(start(2))
+        await exchange.send(body(b"ok"))
+        assert transport.closed
+        assert b"".join(transport.written).count(b"connection: close\r\n") == 1
+
+    in_loop(run)
+
+
 def test_what_is_not_whole_goes_the_cycles_way() -> None:
     async def run() -> None:
         transport = Transport()

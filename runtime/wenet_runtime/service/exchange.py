@@ -12,6 +12,7 @@ from wenet_runtime.service.bodies import MAX_BODY_BYTES
 
 Message = MutableMapping[str, Any]
 EXCHANGE = "wenet.exchange"  # its key in a scope
+CLOSE = (b"connection", b"close")
 JOINED_BYTES = 64 << 10  # a longer body is written behind its head rather than copied
 
 
@@ -81,10 +82,11 @@ class Exchange:
         whole = not message.get("more_body", False) and (b"content-length", b"%d" % len(body)) in headers
         if not whole or cycle.scope["method"] == "HEAD" or cycle.disconnected or cycle.flow.write_paused:
             return False
-        if (b"connection", b"close") in headers:
+        if CLOSE in headers:
             cycle.keep_alive = False
-        elif not cycle.keep_alive:
-            headers.append((b"connection", b"close"))
+        elif not cycle.keep_alive or CLOSE in cycle.scope["headers"]:  # of the request, which older cycles leave to this
+            cycle.keep_alive = False
+            headers.append(CLOSE)
         lines = b"".join([b"%b: %b\r\n" % field for field in headers])
         if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers):
             raise RuntimeError("a header's value has more than one line")
