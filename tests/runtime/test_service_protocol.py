@@ -394,7 +394,8 @@ def test_many_tricklers_do_not_hold_the_server(start: Callable[..., Running]) ->
                 one.sendall(b"P")
         wait_until(lambda: len(connections) == 0)
         wait_until(lambda: len(connections._leaving) == 0)
-        assert httpx.post(f"{running.url}/infer", json=v2_body(ones())).status_code == 200
+        # On a crowded machine an honest client's head may take longer than the little that this test gives it.
+        wait_until(lambda: httpx.post(f"{running.url}/infer", json=v2_body(ones())).status_code == 200)
 
 
 def test_a_client_that_ignores_its_refusal_is_cut_off(start: Callable[..., Running]) -> None:
