@@ -191,3 +191,13 @@ def test_escalations_are_charged_to_the_client_s_address(client: Client, monkeyp
     monkeypatch.setattr(client.service.runtime, "submit", noted)
     assert ask(client).status_code == 200
     assert clients == ["127.0.0.1"]
+
+
+def test_a_budget_that_ends_while_its_reply_is_encoded_is_told_alike_in_headers_and_body(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late(monkeypatch)
+    reply = ask(client, WeNet_Budget_Ms="5000")
+    assert reply.status_code == 200
+    assert reply.headers["wenet-budget-met"] == "false"
+    assert reply.json()["parameters"]["wenet_budget_met"] is False

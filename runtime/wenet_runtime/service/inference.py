@@ -127,15 +127,18 @@ async def _answer(service: Service, serving: Serving, request: Request) -> Respo
     decoded_s = time.monotonic()
     result = await _run(serving.runtime, request, decoded.inputs, options, start_s)
 
-    met = _met(result, options, deadline, time.monotonic())
-    latency_ms = (time.monotonic() - start_s) * 1e3
-    parameters = result_parameters(result, latency_ms=latency_ms, met=met)
-    encoding_s = time.monotonic()
-    content, content_fields = encode(result, wanted, manifest, parameters)
-    # The body is encoded: the headers and the verdict are those of now.
-    now_s = time.monotonic()
-    latency_ms = (now_s - start_s) * 1e3
+    encoding_s = now_s = time.monotonic()
     met = _met(result, options, deadline, now_s)
+    while True:
+        told = met
+        parameters = result_parameters(result, latency_ms=(now_s - start_s) * 1e3, met=met)
+        content, content_fields = encode(result, wanted, manifest, parameters)
+        # The body is encoded: the headers and the verdict are those of now.
+        now_s = time.monotonic()
+        met = _met(result, options, deadline, now_s)
+        if met == told:  # otherwise it ended while the body was encoded, which says so then
+            break
+    latency_ms = (now_s - start_s) * 1e3
     if _must_be_timely(options, deadline, now_s):  # an error to the client, and counted as what it was: it ran
         late = DeadlineExceeded(
             f"answered after {latency_ms:.3g} ms, the budget was {deadline.limit_ms:g} ms",
