@@ -84,7 +84,7 @@ class Exchange:
             return False
         if CLOSE in headers:
             cycle.keep_alive = False
-        elif not cycle.keep_alive or CLOSE in cycle.scope["headers"]:  # of the request, which older cycles leave to this
+        elif not cycle.keep_alive or CLOSE in cycle.scope["headers"]:  # the request's: older cycles leave it to this
             cycle.keep_alive = False
             headers.append(CLOSE)
         lines = b"".join([b"%b: %b\r\n" % field for field in headers])
