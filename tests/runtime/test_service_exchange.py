@@ -150,7 +150,9 @@ def test_a_whole_reply_reads_as_the_cycle_would_have_written_it(size: int) -> No
             await other.send(message)  # type: ignore[arg-type]
         assert b"".join(ours.written) == b"".join(its.written)
         assert len(ours.written) == (1 if size <= JOINED_BYTES else 2)
-        assert cycle.response_started and cycle.response_complete and cycle.message_event.is_set()
+        assert cycle.response_started
+        assert cycle.response_complete
+        assert cycle.message_event.is_set()
         assert not ours.closed
 
     in_loop(run)
