@@ -21,7 +21,8 @@ COUNTS = {"sockets": 20_000, "images": 2_000, "bundles": 500, "openapi": 20_000,
 QUICK = {"sockets": 26, "images": 16, "bundles": 16, "openapi": 0, "parsers": 0}
 GROWTH_MB = {"sockets": 64.0, "images": 160.0, "openapi": 64.0}
 PARSERS = ("tests/runtime/test_service_v2binary.py", "tests/runtime/test_service_v2request.py",
-           "tests/runtime/test_service_bodies.py", "tests/runtime/test_service_options.py")  # fmt: skip
+           "tests/runtime/test_service_bodies.py", "tests/runtime/test_service_options.py",
+           "tests/runtime/test_service_parsers.py")  # fmt: skip
 
 
 def measure(arguments: Arguments) -> Measured:
@@ -85,7 +86,7 @@ def _parsers(count: int) -> dict[str, Figure]:
     ]
     environment = {**os.environ, "WENET_FUZZ_EXAMPLES": str(each)}
     done = subprocess.run([*words, *PARSERS], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    cases = sum(int(found) for found in re.findall(r"(\d+) passing examples", done.stdout))
+    cases = sum(int(found) for found in re.findall(r"- (\d+) passing\b", done.stdout))
     failed = sum(int(found) for found in re.findall(r"(\d+) failed", done.stdout))
     how = f"{tests} tests of {each} examples in {time.monotonic() - start_s:.0f} s"
     if done.returncode and not failed:

@@ -10,6 +10,7 @@ from typing import Any
 from tests.fuzz.daemon import Daemon, Outcome
 
 PARAMETERS = {"path.model": "tiny", "path.version": "m0"}
+MOST_TURNS = 8
 COVERED = 1500  # cases or so that come whatever is asked for: every value of the description once
 
 
@@ -20,7 +21,7 @@ def schemathesis() -> "str | None":
 
 
 def fuzz(daemon: Daemon, folder: Path, count: int, *, command: str, seed: int = 1) -> Outcome:
-    """About `count` cases or some more, half of them with the names that are served, half with any.
+    """`count` cases or some more, with the names that are served and with any by turns.
 
     Args:
         daemon: serves, without a token file.
@@ -33,10 +34,13 @@ def fuzz(daemon: Daemon, folder: Path, count: int, *, command: str, seed: int = 
     start_s = time.monotonic()
     daemon.check(outcome)
     before_mb = 0.0  # after the first half
-    for turn, parameters in enumerate((PARAMETERS, {})):
-        outcome.failures += _run(daemon, folder, outcome, command, parameters, count // 2, seed + turn)
+    for turn in range(MOST_TURNS):
+        parameters = PARAMETERS if turn % 2 == 0 else {}
+        # How many come of what is asked for depends on the description: further turns bring the rest.
+        asked = count // 2 if turn < 2 else max(2 * COVERED, count - outcome.cases)
+        outcome.failures += _run(daemon, folder, outcome, command, parameters, asked, seed + turn)
         daemon.check(outcome)
-        if daemon.process.poll() is not None:
+        if daemon.process.poll() is not None or (turn > 0 and outcome.cases >= count):
             break
         before_mb = before_mb or daemon.rss_mb
         outcome.grown_mb = daemon.rss_mb - before_mb
