@@ -1,9 +1,7 @@
 """One inference request, from its headers to its reply."""
 
 import asyncio
-import concurrent.futures
 import logging
-import math
 import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
@@ -26,9 +24,7 @@ from wenet_runtime.service.rate_limit import RateLimit, client_of
 from wenet_runtime.service.recent import Recent
 from wenet_runtime.service.replies import Reply, encode, result_fields, result_parameters
 from wenet_runtime.service.serving import Serving
-
-# Most answers come sooner than this; only a request that waits longer is watched for its client leaving.
-WATCH_AFTER_S = 0.02
+from wenet_runtime.service.waiting import ClientGone, answer_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -125,7 +121,7 @@ async def _answer(service: Service, serving: Serving, request: Request) -> Respo
     asked = request.scope["wenet.asked"] = Asked(request.scope["wenet.request_id"], rows, options, deadline)
     wanted = head.wanted(request, decoded)
     decoded_s = time.monotonic()
-    result = await _run(serving.runtime, request, decoded.inputs, options, start_s)
+    result = await answer_of(serving.runtime, request, decoded.inputs, options, start_s)
 
     encoding_s = now_s = time.monotonic()
     met = _met(result, options, deadline, now_s)
@@ -213,85 +209,3 @@ def _server_timing(
         f'queue;dur={result.queue_ms:.3f}, infer;dur={result.infer_ms:.3f};desc="batch={result.batch_rows}", '
         f"encode;dur={(now_s - encoding_s) * 1e3:.3f}, total;dur={(now_s - start_s) * 1e3:.3f}"
     )
-
-
-class ClientGone(Exception):
-    """The client closed the connection while its request waited."""
-
-
-async def _run(
-    runtime: Runtime, request: Request, inputs: Dict[str, Any], options: RequestOptions, start_s: float
-) -> Result:
-    """Submit and wait: to the result, the deadline, or the client's leaving."""
-    client = request.scope.get("client")
-    work = runtime.submit(inputs, options, start_s, client[0] if client else "")
-    limit_ms = options.protocol_ms if options.on_miss == "late" else options.effective_ms
-    deadline = Deadline(start_s, limit_ms)
-    waiting = Waiting(work)
-    await waiting.until(min(deadline.at_s, time.monotonic() + WATCH_AFTER_S))
-    gone = not work.done() and await _client_left(request, waiting, deadline)
-    if not work.done():
-        # Expired or left alone: what still waits is taken out and never runs, what runs is waited for.
-        if work.cancel():
-            if gone:
-                raise ClientGone
-            raise DeadlineExceeded(
-                f"the budget of {deadline.limit_ms:g} ms ended while the request waited",
-                executed=False,
-                budget_ms=deadline.limit_ms,
-            )
-        while not work.done():  # whatever else wakes
-            await waiting.until(math.inf)
-    return work.result()
-
-
-class Waiting:
-    """Waits on the event loop for what another thread does; one hand-over, and a timer only where one is needed."""
-
-    def __init__(self, work: "concurrent.futures.Future[Result]") -> None:
-        self._loop = asyncio.get_running_loop()
-        self._work = work
-        self._woken: Optional[asyncio.Future[None]] = None
-        work.add_done_callback(self._hand_over)
-
-    def _hand_over(self, work: "concurrent.futures.Future[Result]") -> None:
-        try:  # noqa: SIM105 - as quick as it gets
-            self._loop.call_soon_threadsafe(self.wake)
-        except RuntimeError:
-            pass
-
-    def wake(self) -> None:
-        """End the present wait; on the event loop."""
-        if self._woken is not None and not self._woken.done():
-            self._woken.set_result(None)
-
-    async def until(self, at_s: float) -> None:
-        """Wait until the work is done, `wake` is called, or it is that late (monotonic, s)."""
-        if self._work.done():
-            return
-        self._woken = self._loop.create_future()
-        # What is done after that look wakes this future: the event loop is not left in between.
-        timer = None
-        if at_s < math.inf:
-            timer = self._loop.call_later(max(0.0, at_s - time.monotonic()), self.wake)
-        try:
-            await self._woken
-        finally:
-            if timer is not None:
-                timer.cancel()
-
-
-async def _client_left(request: Request, waiting: Waiting, deadline: Deadline) -> bool:
-    """Wait for the answer, the deadline or a disconnect, whichever comes first; True for a disconnect."""
-    gone = asyncio.ensure_future(_disconnected(request))
-    gone.add_done_callback(lambda task: waiting.wake())
-    try:
-        await waiting.until(deadline.at_s)
-        return gone.done()
-    finally:
-        gone.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
