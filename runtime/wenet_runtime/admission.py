@@ -24,7 +24,7 @@ class Job(Generic[Work]):
         fastest_at: the fastest mode it accepts, as a place in a forecast.
         company_s: until when it waits for company; None before it is asked.
         waited: whether others were before it when it came.
-        early: the choice that admitted it, see `assignment.Early`; None where others were before it.
+        early: the choice that admitted it, see `early.Early`; None where others were before it.
         behind: it is `late` work that gives way to all that can still be met.
     """
 

@@ -1,12 +1,10 @@
 """What the engine is given to run, and what it ran."""
 
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Optional, Tuple
+from typing import Generic, NamedTuple, Tuple
 
 from wenet_runtime.admission import Job, Work
-from wenet_runtime.forecast import Forecast
 from wenet_runtime.policy import Choice
-from wenet_runtime.pool import Residency
 
 
 @dataclass(frozen=True)
@@ -22,15 +20,6 @@ class Assignment(Generic[Work]):
     decided_s: float
     queued: int = 1
     slowdown: float = 1.0
-
-
-class Early(NamedTuple):
-    """The choice that admitted a job, when that was, and what it went by."""
-
-    choice: Choice
-    forecast: Forecast
-    residency: Optional[Residency]
-    at_s: float
 
 
 class Part(NamedTuple):

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wenet_runtime.admission import DeadlineQueue, Job, Work
-from wenet_runtime.assignment import Assignment, Early, Part
+from wenet_runtime.assignment import Assignment, Part
 from wenet_runtime.batching import Batching
 from wenet_runtime.controller import Controller
+from wenet_runtime.early import Early
 from wenet_runtime.errors import EngineError, InfeasibleBudget, WeNetError
 from wenet_runtime.escalation import Escalation
 from wenet_runtime.outlook import Outlook, here_and_now
@@ -22,8 +23,6 @@ from wenet_runtime.pool import Residency
 from wenet_runtime.power_budget import PowerBudget
 from wenet_runtime.pricing import Pricing
 from wenet_runtime.refusals import endangering, over
-
-EARLY_S = 0.005  # a choice is as good as new for so long
 
 
 class Scheduler(Generic[Work]):
@@ -167,14 +166,11 @@ class Scheduler(Generic[Work]):
     def _as_admitted(self, head: Job[Work], now_s: float, residency: Optional[Residency]) -> Optional[Choice]:
         """The choice that admitted a job which nobody was before, if choosing again would find the same; or None."""
         early: Optional[Early] = head.early
-        if early is None or len(self._queue) or self.power is not None or now_s - early.at_s > EARLY_S:
+        if early is None or len(self._queue) or self.power is not None:
             return None
-        seen = early.forecast is self.controller.forecast(head.rows) and early.residency is residency
-        # The time left is less by now; the best of those that were in time then is so still, if it is in time.
-        fits = early.choice.reason != "degraded" and early.choice.bound_ms <= head.deadline.left_ms(now_s)
-        if not (seen and fits) or self._outlook.future(0, math.inf, now_s) is not None:
-            return None
-        return early.choice
+        forecast = self.controller.forecast(head.rows)
+        holds = early.holds(now_s, head.deadline.left_ms(now_s), forecast, residency)
+        return early.choice if holds and self._outlook.future(0, math.inf, now_s) is None else None
 
     def _assign(self, head: Job[Work], now_s: float, residency: Optional[Residency]) -> Assignment[Work]:
         """The best of running the most urgent job alone or with those that may go with it."""
