@@ -6,7 +6,7 @@ from wenet_runtime.admission import DeadlineQueue, Job, Work
 from wenet_runtime.controller import Controller
 from wenet_runtime.errors import WeNetError
 from wenet_runtime.policy import Choice
-from wenet_runtime.pool import Residency
+from wenet_runtime.residency import Residency
 
 # A batch has to take this share of what its rows take one by one: less gained is less than the noise.
 GAIN = 0.95

@@ -10,9 +10,9 @@ from wenet_runtime.bundle import Mode
 from wenet_runtime.errors import BudgetError, BudgetImpossible, EnergyUnavailable, NotResident, UnknownMode
 from wenet_runtime.forecast import Forecast
 from wenet_runtime.policy import Choice, Limits, select
-from wenet_runtime.pool import Residency
 from wenet_runtime.prediction import Predictor
 from wenet_runtime.profile import Profile
+from wenet_runtime.residency import Residency
 from wenet_runtime.slowdown import Slowdown
 
 _LOG = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from typing import NamedTuple, Optional
 
 from wenet_runtime.forecast import Forecast
 from wenet_runtime.policy import Choice
-from wenet_runtime.pool import Residency
+from wenet_runtime.residency import Residency
 
 EARLY_S = 0.005  # it is as good as new for so long
 

@@ -11,7 +11,7 @@ from wenet_runtime.cascade import Cascade
 from wenet_runtime.controller import Controller
 from wenet_runtime.guard import BURST, Guard
 from wenet_runtime.policy import Choice
-from wenet_runtime.pool import Residency
+from wenet_runtime.residency import Residency
 
 MOST_ROWS = int(BURST)
 

@@ -6,7 +6,7 @@ What is resident may change while requests are answered; `loader` decides about 
 import logging
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Callable, Dict, FrozenSet, Iterable, List, Mapping, Optional
 
 from wenet_runtime.bundle import Bundle, Mode
@@ -14,27 +14,11 @@ from wenet_runtime.canary import Canary
 from wenet_runtime.engines.base import Artifact, Backend, Engine, numerics_of
 from wenet_runtime.errors import EngineError, NotResident
 from wenet_runtime.memory import MB, Footprint, added, footprint_of, together
+from wenet_runtime.residency import Residency
 
 Progress = Callable[[str, int, int], None]
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Residency:
-    """Which modes are there now, and which were taken out of service and why.
-
-    Attributes:
-        failing: those of `out` that failed and are tried again.
-    """
-
-    resident: FrozenSet[str] = frozenset()
-    out: Mapping[str, str] = field(default_factory=dict)
-    failing: FrozenSet[str] = frozenset()
-
-    def without(self, failed: Mapping[str, str]) -> "Residency":
-        """The same for a request that some modes have failed."""
-        return Residency(self.resident, {**self.out, **failed}, self.failing | set(failed))
 
 
 @dataclass(frozen=True)

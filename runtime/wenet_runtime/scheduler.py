@@ -19,10 +19,10 @@ from wenet_runtime.errors import EngineError, InfeasibleBudget, WeNetError
 from wenet_runtime.escalation import Escalation
 from wenet_runtime.outlook import Outlook, here_and_now
 from wenet_runtime.policy import Choice
-from wenet_runtime.pool import Residency
 from wenet_runtime.power_budget import PowerBudget
 from wenet_runtime.pricing import Pricing
 from wenet_runtime.refusals import endangering, over
+from wenet_runtime.residency import Residency
 
 
 class Scheduler(Generic[Work]):

@@ -17,8 +17,8 @@ from wenet_runtime.errors import (
     NotResident,
     UnknownMode,
 )
-from wenet_runtime.pool import Residency
 from wenet_runtime.profile import Profile
+from wenet_runtime.residency import Residency
 
 
 def controller(bundle: Bundle, energies_mj: Optional[Dict[str, float]] = None, attainment: float = 0.99) -> Controller:

@@ -15,7 +15,7 @@ from wenet_runtime.bundle import Bundle, Rule
 from wenet_runtime.cascade import Cascade
 from wenet_runtime.controller import Controller
 from wenet_runtime.escalation import Escalation
-from wenet_runtime.pool import Residency
+from wenet_runtime.residency import Residency
 from wenet_runtime.scheduler import Scheduler
 
 RULE = Rule("m1", "m2", "margin", 1.5, 0.003, 0.05, 10_000, 0.3, 0.001, "ab" * 32)

@@ -16,7 +16,8 @@ from wenet_runtime.engines.ort import OrtBackend
 from wenet_runtime.errors import EngineError, NotResident
 from wenet_runtime.materialize import Supernet, lower
 from wenet_runtime.memory import MB
-from wenet_runtime.pool import Pool, Residency
+from wenet_runtime.pool import Pool
+from wenet_runtime.residency import Residency
 
 
 def test_every_mode_of_the_real_engine_is_resident_and_answers_its_golden_input(bundle: Bundle) -> None:

@@ -11,8 +11,8 @@ from wenet_runtime.budget import Budget, Deadline, RequestOptions
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.controller import Controller
 from wenet_runtime.errors import BudgetImpossible, DeadlineExceeded, InfeasibleBudget, NotResident, QueueFull
-from wenet_runtime.pool import Residency
 from wenet_runtime.power_budget import PowerBudget
+from wenet_runtime.residency import Residency
 from wenet_runtime.scheduler import Scheduler
 
 ENERGIES_MJ = {"m0": 2.0, "m1": 20.0, "m2": 200.0}
