@@ -78,6 +78,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.switches --out out/benchmarks/switches.json
 	$(BIN)/python -m benchmarks.swaps --out out/benchmarks/swaps.json
 	$(BIN)/python -m benchmarks.drains --out out/benchmarks/drains.json
+	$(BIN)/python -m benchmarks.tricklers --out out/benchmarks/tricklers.json
 	$(BIN)/python -m benchmarks.metering --replay-minutes 30 --out out/benchmarks/metering.json
 	$(BIN)/python -m benchmarks.report out/benchmarks/*.json
 

@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     )
     max_queue: int = Field(default=64, ge=1, le=100_000, description="how many requests may wait")
     max_connections: int = Field(
-        default=256, ge=1, le=10_000, description="how many connections may be open; idle ones give way to new ones"
+        default=256, ge=1, le=10_000, description="how many connections may be open; idle and slow ones give way"
     )
     drain_delay_s: float = Field(default=0.0, ge=0, le=600, description="seconds of further service after SIGTERM")
     drain_timeout_s: float = Field(default=30.0, ge=0, le=3600, description="seconds for accepted work to finish")

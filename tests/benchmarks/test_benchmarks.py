@@ -38,6 +38,7 @@ SECONDS = {
     "swaps": 9,
     "switches": 2,
     "drains": 5,
+    "tricklers": 15,
     "fuzzing": 7,
 }
 SHORT_S = 3

@@ -25,7 +25,7 @@ SOON_S = 0.3
 
 def deadlines(**soon: float) -> Deadlines:
     """Only what is named ever ends."""
-    names = ("first_byte_s", "head_s", "request_s", "reply_s", "idle_s")
+    names = ("first_byte_s", "head_s", "request_s", "reply_s", "idle_s", "quiet_s")
     return Deadlines(**{**dict.fromkeys(names, NEVER_S), **soon})
 
 
@@ -368,14 +368,14 @@ def test_too_many_connections_are_told_to_come_back(start: Callable[..., Running
 
 
 def test_the_longest_idle_connection_gives_way_to_a_new_one(start: Callable[..., Running]) -> None:
-    connections = Connections(3, deadlines())
+    connections = Connections(3, deadlines(quiet_s=0.0))
     running = start(connections)
     with contextlib.ExitStack() as stack:
         first, second, busy = (stack.enter_context(client(running)) for _ in range(3))
-        busy.sendall(b"P")
-        for one in (first, second, first):  # the second is the one that has been idle for longer
+        for one in (first, second, first, busy):  # the second is the one that has been idle for longer
             one.sendall(LIVE)
             reply(one)
+        busy.sendall(b"P")
         new = stack.enter_context(client(running))
         new.sendall(LIVE)
         assert reply(new)[0].startswith(b"HTTP/1.1 200")
@@ -383,6 +383,27 @@ def test_the_longest_idle_connection_gives_way_to_a_new_one(start: Callable[...,
         for one, request in ((first, REQUEST), (busy, REQUEST[1:])):
             one.sendall(request)
             assert reply(one)[0].startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("slow", [b"", b"POST /infer HTTP/1.1\r\nX: y", head(b"Content-Length: 5") + b"x"])
+def test_who_is_slow_gives_way_and_who_was_answered_a_moment_ago_does_not(
+    start: Callable[..., Running], slow: bytes
+) -> None:
+    connections = Connections(2, deadlines(quiet_s=SOON_S))
+    running = start(connections)
+    with contextlib.ExitStack() as stack:
+        slowly = stack.enter_context(client(running))
+        slowly.sendall(slow)
+        honest = stack.enter_context(client(running))
+        time.sleep(2 * SOON_S)
+        honest.sendall(LIVE)
+        reply(honest)
+        new = stack.enter_context(client(running))
+        new.sendall(LIVE)
+        assert reply(new)[0].startswith(b"HTTP/1.1 200")
+        assert rest(slowly) == b""
+        honest.sendall(LIVE)
+        assert reply(honest)[0].startswith(b"HTTP/1.1 200")
 
 
 def test_many_tricklers_do_not_hold_the_server(start: Callable[..., Running]) -> None:
@@ -579,7 +600,7 @@ def test_five_seconds_for_the_head_and_ten_for_the_request(
 @pytest.mark.parametrize(
     "name",
     [name for name, member in vars(Connection).items() if callable(member) and not name.startswith("_")
-     and name not in ("idle_since_s", "give_way", "abort", "check")],
+     and name not in ("quiet_since_s", "give_way", "abort", "check")],
 )  # fmt: skip
 def test_uvicorn_still_calls_what_is_overridden(name: str) -> None:
     assert callable(getattr(HttpToolsProtocol, name))

@@ -5,6 +5,7 @@ slow client costs does not grow with what it sends.
 """
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Protocol
@@ -24,6 +25,7 @@ class Deadlines:
         reply_s: any progress in taking a reply.
         idle_s: the next request, after the last reply.
         linger_s: to read an answer after which nothing more is taken.
+        quiet_s: without a whole request, before it has to give way where there are too many.
     """
 
     first_byte_s: float = 10.0
@@ -32,16 +34,17 @@ class Deadlines:
     reply_s: float = 10.0
     idle_s: float = 30.0
     linger_s: float = 1.0
+    quiet_s: float = 1.0
 
 
 class Watched(Protocol):
     """What is asked of a connection."""
 
-    def idle_since_s(self) -> Optional[float]:
-        """Since when it has waited for its next request, monotonic; None if it does anything else."""
+    def quiet_since_s(self) -> Optional[float]:
+        """Since when there is no whole request of it, monotonic: it sends none, or slowly; None if one is answered."""
 
     def give_way(self) -> None:
-        """Close it now, idle as it is."""
+        """Close it now, quiet as it is."""
 
     def abort(self) -> None:
         """Close it now, whatever it does."""
@@ -54,7 +57,7 @@ class Connections:
     """The open connections of one server.
 
     Args:
-        limit: how many may be served at a time. One more is let in if an idle one can give way to it.
+        limit: how many may be served at a time. One more is let in if a quiet one can give way to it.
         deadlines: how long their clients may take.
         refused: told the problem's slug of each request that is answered before the application sees it.
         clock: monotonic, s.
@@ -82,12 +85,11 @@ class Connections:
     def admit(self, connection: Watched) -> bool:
         """Count a new connection; False if there are too many and none can give way."""
         if len(self._served) >= self._limit:
-            waiting = [
-                (since_s, one) for one in self._served for since_s in [one.idle_since_s()] if since_s is not None
-            ]
-            if not waiting:
+            until_s = self.clock() - self.deadlines.quiet_s
+            quiet = [(since_s, one) for one in self._served for since_s in [one.quiet_since_s()] if since_s is not None]
+            since_s, longest = min(quiet, key=lambda one: one[0], default=(math.inf, None))
+            if longest is None or since_s > until_s:
                 return False
-            _, longest = min(waiting, key=lambda one: one[0])
             self.leave(longest)
             longest.give_way()
         self._served[connection] = None

@@ -59,6 +59,7 @@ class Connection(HttpToolsProtocol):
         self._reads = NOTHING
         self._read_s = 0.0  # when the newest bytes were read
         self._begun_s = 0.0  # when the first of the present request was
+        self._quiet_s = 0.0  # when it came, or was answered last
         self._due_s = 0.0  # by when the client must have sent what is waited for
         self._fruitless = 0  # bytes read since anything came of any
         self._exchange: Optional[Exchange] = None  # of the newest request
@@ -75,6 +76,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         now_s = self._clock()
         self._due_s = now_s + self._deadlines.first_byte_s
+        self._quiet_s = now_s
         self._sent_by_s = now_s + self._deadlines.reply_s
         if not self._connections.admit(self):
             self._dismiss(Problem("queue-full", "too many connections are open: come back later"))
@@ -143,8 +145,9 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """One reply is written."""
+        self._quiet_s = self._clock()
         if self._reads == NOTHING:
-            self._due_s = self._clock() + self._deadlines.idle_s
+            self._due_s = self._quiet_s + self._deadlines.idle_s
         if self._deaf and not self.pipeline:
             self.transport.close()
         super().on_response_complete()
@@ -156,10 +159,11 @@ class Connection(HttpToolsProtocol):
 
     # What the connections' clock and limit ask.
 
-    def idle_since_s(self) -> Optional[float]:
+    def quiet_since_s(self) -> Optional[float]:
         """See `Watched`."""
-        waits = self._reads == NOTHING and self.cycle is not None and self.cycle.response_complete
-        return self._due_s - self._deadlines.idle_s if waits and not self._deaf else None
+        # While a body comes its own request is the present one: nothing else is answered, unless it was sent ahead.
+        answers = bool(self.pipeline) or (self._answering() and self._reads != BODY)
+        return None if self._deaf or answers else self._quiet_s
 
     def give_way(self) -> None:
         """See `Watched`."""
