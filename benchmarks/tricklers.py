@@ -93,18 +93,17 @@ def _trickle(port: int, count: int) -> list[float]:
     waiting = selectors.DefaultSelector()
     came_s: dict[socket.socket, float] = {}
     for _ in range(count):
-        one = socket.create_connection(("127.0.0.1", port), 10)
-        one.setblocking(False)
-        came_s[one] = time.monotonic()
-        waiting.register(one, selectors.EVENT_READ)
+        new = socket.create_connection(("127.0.0.1", port), 10)
+        new.setblocking(False)
+        came_s[new] = time.monotonic()
+        waiting.register(new, selectors.EVENT_READ, new)
     text = b"POST /infer HTTP/1.1\r\nX: " + b"y" * 4096
     sent = dict.fromkeys(came_s, 0)
-    due_s = {one: began_s + number * BYTE_S / count for number, (one, began_s) in enumerate(came_s.items())}
+    due_s = {each: began_s + number * BYTE_S / count for number, (each, began_s) in enumerate(came_s.items())}
     lives_s = []
     while came_s:
         for key, _ in waiting.select(0.01):
-            one = key.fileobj
-            assert isinstance(one, socket.socket)
+            one: socket.socket = key.data
             try:
                 over = not one.recv(65_536)
             except BlockingIOError:
