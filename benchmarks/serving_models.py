@@ -98,14 +98,16 @@ def slow_and_fast(folder: Path, slow_ms: float) -> Subject:
         name = f"layer{number}"
         scale = (9 * inputs) ** -0.5
         weights[f"{name}.weight"] = draw.normal(0, scale, (CHANNELS, inputs, 3, 3)).astype(np.float32)
-        names = [last, f"{name}.weight"]
+        # Without it a sixteenth of each layer's weights would let the numbers fade to subnormal ones, which are slow.
+        weights[f"{name}.bias"] = draw.normal(0, 0.5, CHANNELS).astype(np.float32)
+        names = [last, f"{name}.weight", f"{name}.bias"]
         nodes.append(
             helper.make_node("Conv", names, [f"{name}.out"], name=name, group=1, kernel_shape=[3, 3], pads=[1] * 4)
         )
         nodes.append(helper.make_node("Relu", [f"{name}.out"], [f"{name}.relu"], name=f"{name}.relu"))
         last = f"{name}.relu"
         if inputs != 3:
-            layers.append(Layer(name, "conv", name, f"{name}.weight", None, CHANNELS, CHANNELS, GROUPS))
+            layers.append(Layer(name, "conv", name, f"{name}.weight", f"{name}.bias", CHANNELS, CHANNELS, GROUPS))
     nodes.append(helper.make_node("GlobalAveragePool", [last], ["mean"], name="pool"))
     nodes.append(helper.make_node("Flatten", ["mean"], [OUTPUT], name="flatten", axis=1))
     supernet = _supernet(nodes, weights, tuple(layers), PIXELS)
