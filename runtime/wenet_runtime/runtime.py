@@ -4,6 +4,7 @@ Waiting is charged to the request, not hidden.
 """
 
 import time
+import weakref
 from concurrent.futures import Future
 from typing import Callable, Mapping, Optional, Tuple
 
@@ -173,7 +174,9 @@ class Runtime:
             client=client,
             kind=kind,
         )
-        job.work.future.add_done_callback(lambda future: self._discard(job) if future.cancelled() else None)
+        # Weak, because the job holds the future: together they would hold the inputs until the collector comes.
+        waiting = weakref.ref(job)
+        job.work.future.add_done_callback(lambda future: self._discard(waiting()) if future.cancelled() else None)
         loop = self._loop
         with loop.changed:
             loop.expect(now_s)
@@ -188,9 +191,10 @@ class Runtime:
             loop.changed.notify()
         return job.work.future
 
-    def _discard(self, job: "Job[Ask]") -> None:
-        with self._loop.changed:
-            self._scheduler.discard(job, time.monotonic())
+    def _discard(self, job: "Optional[Job[Ask]]") -> None:
+        if job is not None:
+            with self._loop.changed:
+                self._scheduler.discard(job, time.monotonic())
 
     def forecast(self) -> Forecast:
         """What every mode is predicted to take now for one row."""

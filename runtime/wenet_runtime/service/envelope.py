@@ -55,7 +55,7 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = scope.get(EXCHANGE)
+        exchange = scope.pop(EXCHANGE, None)  # it holds the scope: together they would wait for the collector
         if exchange is not None:
             receive, send = exchange.receive, exchange.send
         scope.setdefault("wenet.start_s", time.monotonic())  # the protocol has stamped its first byte

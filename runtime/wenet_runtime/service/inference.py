@@ -87,6 +87,8 @@ async def infer(service: Service, request: Request) -> Response:
             serving.decisions.failed(asked, problem, why, serving.runtime.queue_depth, time.monotonic())
         if problem.slug == "internal":  # the client is told its request's id, the log why
             _LOG.exception("request %s failed", request.scope["wenet.request_id"])
+        # Its frames hold the body, and the error, which would hold each other until the collector comes.
+        error.__traceback__ = None
         return _problem_response(problem, request)
     finally:
         serving.tally.ended()

@@ -43,8 +43,8 @@ async def answer_of(
     limit_ms = options.protocol_ms if options.on_miss == "late" else options.effective_ms
     deadline = Deadline(start_s, limit_ms)
     waiting = Waiting(work)
-    await waiting.until(min(deadline.at_s, time.monotonic() + WATCH_AFTER_S))
-    gone = not work.done() and await _client_left(request, waiting, deadline)
+    await waiting.until(work, min(deadline.at_s, time.monotonic() + WATCH_AFTER_S))
+    gone = not work.done() and await _client_left(request, work, waiting, deadline)
     if not work.done():
         # Expired or left alone: what still waits is taken out and never runs, what runs is waited for.
         if work.cancel():
@@ -56,16 +56,18 @@ async def answer_of(
                 budget_ms=deadline.limit_ms,
             )
         while not work.done():  # whatever else wakes
-            await waiting.until(math.inf)
+            await waiting.until(work, math.inf)
     return work.result()
 
 
 class Waiting:
-    """Waits on the event loop for what another thread does; one hand-over, and a timer only where one is needed."""
+    """Waits on the event loop for what another thread does; one hand-over, and a timer only where one is needed.
+
+    The work holds it, so it does not hold the work: together they would wait for the collector.
+    """
 
     def __init__(self, work: "concurrent.futures.Future[Result]") -> None:
         self._loop = asyncio.get_running_loop()
-        self._work = work
         self._woken: Optional[asyncio.Future[None]] = None
         work.add_done_callback(self._hand_over)
 
@@ -80,9 +82,9 @@ class Waiting:
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
-    async def until(self, at_s: float) -> None:
+    async def until(self, work: "concurrent.futures.Future[Result]", at_s: float) -> None:
         """Wait until the work is done, `wake` is called, or it is that late (monotonic, s)."""
-        if self._work.done():
+        if work.done():
             return
         self._woken = self._loop.create_future()
         # What is done after that look wakes this future: the event loop is not left in between.
@@ -96,12 +98,14 @@ class Waiting:
                 timer.cancel()
 
 
-async def _client_left(request: Request, waiting: Waiting, deadline: Deadline) -> bool:
+async def _client_left(
+    request: Request, work: "concurrent.futures.Future[Result]", waiting: Waiting, deadline: Deadline
+) -> bool:
     """Wait for the answer, the deadline or a disconnect, whichever comes first; True for a disconnect."""
     gone = asyncio.ensure_future(_disconnected(request))
     gone.add_done_callback(lambda task: waiting.wake())
     try:
-        await waiting.until(deadline.at_s)
+        await waiting.until(work, deadline.at_s)
         return gone.done()
     finally:
         gone.cancel()
