@@ -74,6 +74,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.energy_budget --out out/benchmarks/energy_budget.json
 	$(BIN)/python -m benchmarks.real_load --out out/benchmarks/real_load.json
 	$(BIN)/python -m benchmarks.cascade --out out/benchmarks/cascade.json
+	$(BIN)/python -m benchmarks.stages --out out/benchmarks/stages.json
 	$(BIN)/python -m benchmarks.footprint --out out/benchmarks/footprint.json
 	$(BIN)/python -m benchmarks.switches --out out/benchmarks/switches.json
 	$(BIN)/python -m benchmarks.swaps --out out/benchmarks/swaps.json

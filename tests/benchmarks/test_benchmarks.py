@@ -38,6 +38,7 @@ SECONDS = {
     "swaps": 9,
     "switches": 2,
     "drains": 5,
+    "stages": 3,
     "tricklers": 15,
     "fuzzing": 7,
 }
