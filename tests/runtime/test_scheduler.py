@@ -344,6 +344,13 @@ def test_a_job_that_found_nobody_before_it_gets_what_choosing_anew_would_give(
     assert (first.decided_s, first.queued, first.rows) == (second.decided_s, second.queued, second.rows)
 
 
+def test_who_found_nobody_before_it_is_chosen_for_once(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = make(bundle)
+    offer(scheduler, 0, budget_ms=130.0)
+    monkeypatch.setattr(scheduler.controller, "choose", None)
+    assert isinstance(scheduler.next(0.001), Assignment)
+
+
 def test_what_was_chosen_as_a_job_came_is_not_used_once_more_is_known(bundle: Bundle) -> None:
     scheduler = make(bundle)
     offer(scheduler, 0, budget_ms=130.0)

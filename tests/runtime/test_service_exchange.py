@@ -5,11 +5,11 @@ import logging
 from typing import Any, Awaitable, Callable, Dict, List
 
 import pytest
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from wenet_runtime.service.bodies import MAX_BODY_BYTES
-from wenet_runtime.service.exchange import JOINED_BYTES, Exchange
+from wenet_runtime.service.exchange import JOINED_BYTES, MOST_PIECES, Exchange
 
 
 class Transport:
@@ -171,16 +171,68 @@ def test_a_connection_ends_where_either_side_wants_it(asked: bool) -> None:
     in_loop(run)
 
 
-def test_a_connection_ends_where_the_request_says_so() -> None:
+@pytest.mark.parametrize("pieces", [1, 2, MOST_PIECES, MOST_PIECES + 1, 3 * MOST_PIECES])
+def test_a_body_is_the_same_in_however_many_pieces_it_comes(pieces: int) -> None:
+    async def run() -> None:
+        cycle = cycle_of(Transport())
+        exchange = Exchange(cycle)
+        for number in range(pieces):
+            exchange.add(b"%d," % number)
+        assert len(exchange._pieces) <= MOST_PIECES  # each takes more than its bytes
+        cycle.more_body = False
+        body = (await exchange.receive())["body"]
+        assert type(body) is bytes
+        assert body == b"".join(b"%d," % number for number in range(pieces))
+
+    in_loop(run)
+
+
+def test_a_body_that_waits_behind_another_request_is_not_stocked() -> None:
     async def run() -> None:
         transport = Transport()
         cycle = cycle_of(transport)
-        cycle.scope["headers"] = [(b"connection", b"close")]
+        exchange = Exchange(cycle, behind=True)
+        cycle.flow.resume_reading()
+        exchange.add(b"x" * HIGH_WATER_LIMIT)
+        assert not cycle.flow.read_paused
+        exchange.add(b"x")
+        assert cycle.flow.read_paused
+        asked = asyncio.ensure_future(exchange.receive())
+        await asyncio.sleep(0)
+        assert not cycle.flow.read_paused
+        exchange.add(b"x")
+        assert not cycle.flow.read_paused  # somebody waits for it
+        cycle.more_body = False
+        cycle.message_event.set()
+        assert len((await asked)["body"]) == HIGH_WATER_LIMIT + 2
+
+    in_loop(run)
+
+
+def test_a_body_that_nobody_asked_for_goes_with_the_reply() -> None:
+    async def run() -> None:
+        exchange = Exchange(cycle_of(Transport()))
+        exchange.add(b"x" * 1000)
+        await exchange.send(start(2))
+        await exchange.send(body(b"no"))
+        assert exchange._pieces == []
+
+    in_loop(run)
+
+
+def test_a_reply_waits_while_its_client_reads_nothing() -> None:
+    async def run() -> None:
+        transport = Transport()
+        cycle = cycle_of(transport)
+        cycle.flow.pause_writing()
         exchange = Exchange(cycle)
         await exchange.send(start(2))
-        await exchange.send(body(b"ok"))
-        assert transport.closed
-        assert b"".join(transport.written).count(b"connection: close\r\n") == 1
+        sent = asyncio.ensure_future(exchange.send(body(b"ok")))
+        await asyncio.sleep(0)
+        assert transport.written == []
+        cycle.flow.resume_writing()
+        await sent
+        assert b"".join(transport.written).endswith(b"\r\n\r\nok")
 
     in_loop(run)
 

@@ -45,10 +45,26 @@ def test_another_head_is_another_one(bundle: Bundle, other: Request) -> None:
 
 def test_what_each_request_says_of_itself_and_what_is_secret_is_not_kept(bundle: Bundle) -> None:
     heads, defaults = Heads(), Defaults()
-    first = heads.read(request(*RAW), bundle.manifest, defaults)
-    for name in (b"x-request-id", b"traceparent", b"tracestate", b"authorization", b"cookie"):
-        assert heads.read(request(*RAW, (name, b"hidden")), bundle.manifest, defaults) is first
-    assert b"hidden" not in repr(heads.__dict__).encode()
+    names = (b"authorization", b"x-request-id", b"traceparent", b"cookie", b"proxy-authorization", b"x-api-key")
+    first = heads.read(request(*RAW, *((name, b"s3cret") for name in names)), bundle.manifest, defaults)
+    assert heads.read(request(*RAW), bundle.manifest, defaults) is first
+    first.options({})
+    first.wanted(request(*RAW), Decoded({}, raw_reply=True))
+    assert not any(isinstance(one, Request) for one in vars(first).values())
+    assert "s3cret" not in repr((vars(heads), vars(first)))
+
+
+def test_bodies_of_other_lengths_have_the_same_head(bundle: Bundle) -> None:
+    heads, defaults = Heads(), Defaults()
+    first = heads.read(request(*RAW, (b"content-length", b"48")), bundle.manifest, defaults)
+    assert heads.read(request(*RAW, (b"content-length", b"49")), bundle.manifest, defaults) is first
+    assert heads.read(request(*RAW), bundle.manifest, defaults) is not first
+    for length in (b"99999999", b"-1", b"4 8", b"1e3"):
+        with pytest.raises(Problem):
+            heads.read(request(*RAW, (b"content-length", length)), bundle.manifest, defaults)
+    both = request(*RAW, (b"content-length", b"48"), (b"transfer-encoding", b"chunked"))
+    with pytest.raises(Problem):
+        heads.read(both, bundle.manifest, defaults)
 
 
 def test_other_defaults_hold_at_once(bundle: Bundle) -> None:
@@ -78,10 +94,10 @@ def test_a_head_that_is_refused_is_refused_again(bundle: Bundle) -> None:
 def test_few_are_kept(bundle: Bundle) -> None:
     heads, defaults = Heads(), Defaults()
     seen: List[Any] = [
-        heads.read(request(*RAW, (b"x", b"%d" % number)), bundle.manifest, defaults) for number in range(KEPT + 1)
+        heads.read(request(*RAW, (b"accept", b"%d" % number)), bundle.manifest, defaults) for number in range(KEPT + 1)
     ]
-    assert heads.read(request(*RAW, (b"x", b"%d" % KEPT)), bundle.manifest, defaults) is seen[-1]
-    assert heads.read(request(*RAW, (b"x", b"0")), bundle.manifest, defaults) is not seen[0]
+    assert heads.read(request(*RAW, (b"accept", b"%d" % KEPT)), bundle.manifest, defaults) is seen[-1]
+    assert heads.read(request(*RAW, (b"accept", b"0")), bundle.manifest, defaults) is not seen[0]
 
 
 def test_an_impossible_budget_in_a_head_is_refused_each_time_it_comes(client: Client) -> None:

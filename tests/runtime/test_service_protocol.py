@@ -406,6 +406,36 @@ def test_who_is_slow_gives_way_and_who_was_answered_a_moment_ago_does_not(
         assert reply(honest)[0].startswith(b"HTTP/1.1 200")
 
 
+def test_an_upload_that_began_a_moment_ago_goes_on_whenever_its_client_was_answered_before(
+    start: Callable[..., Running],
+) -> None:
+    connections = Connections(2, deadlines(quiet_s=SOON_S))
+    running = start(connections)
+    with contextlib.ExitStack() as stack:
+        sends, idle = (stack.enter_context(client(running)) for _ in range(2))
+        for one in (sends, idle):
+            one.sendall(LIVE)
+            reply(one)
+        time.sleep(2 * SOON_S)
+        sends.sendall(REQUEST[:-5])
+        new = stack.enter_context(client(running))
+        new.sendall(LIVE)
+        assert reply(new)[0].startswith(b"HTTP/1.1 200")
+        assert rest(idle) == b""
+        sends.sendall(REQUEST[-5:])
+        assert reply(sends)[0].startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("field", [b"Connection: close", b"Connection: Close", b"Connection: close, TE"])
+def test_a_connection_ends_where_its_request_says_so(start: Callable[..., Running], field: bytes) -> None:
+    running = start(Connections(3, deadlines()))
+    with client(running) as one:
+        one.sendall(head(b"Content-Length: %d" % len(BODY), field) + BODY)
+        found = rest(one)
+    assert found.startswith(b"HTTP/1.1 200")
+    assert b"\r\nconnection: close\r\n" in found.lower()
+
+
 def test_many_tricklers_do_not_hold_the_server(start: Callable[..., Running]) -> None:
     connections = Connections(20, deadlines(head_s=SOON_S))
     running = start(connections)
@@ -600,7 +630,7 @@ def test_five_seconds_for_the_head_and_ten_for_the_request(
 @pytest.mark.parametrize(
     "name",
     [name for name, member in vars(Connection).items() if callable(member) and not name.startswith("_")
-     and name not in ("quiet_since_s", "give_way", "abort", "check")],
+     and name not in ("quiet", "give_way", "abort", "check")],
 )  # fmt: skip
 def test_uvicorn_still_calls_what_is_overridden(name: str) -> None:
     assert callable(getattr(HttpToolsProtocol, name))

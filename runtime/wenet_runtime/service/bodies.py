@@ -32,6 +32,10 @@ NPY = "application/x-npy"
 IMAGES = ("image/jpeg", "image/png")
 
 
+class Cut(Problem):
+    """There is nobody left to answer."""
+
+
 def check_length(request: Request) -> None:
     """Whether the body that a head announces is taken. Raises `Problem`."""
     declared = request.headers.get("content-length")
@@ -54,7 +58,7 @@ async def read_body(request: Request) -> bytes:
     while more:
         message = await request.receive()  # `request.stream()` takes as long again
         if message["type"] == "http.disconnect":
-            raise Problem("malformed-request", "the connection ended before the body did")
+            raise Cut("malformed-request", "the connection ended before the body did")
         piece = message.get("body", b"")
         size += len(piece)
         if size > MAX_BODY_BYTES:

@@ -5,10 +5,9 @@ slow client costs does not grow with what it sends.
 """
 
 import asyncio
-import math
 import time
 from dataclasses import dataclass
-from typing import Callable, Dict, Optional, Protocol
+from typing import Callable, Dict, Optional, Protocol, Tuple
 
 MAX_CONNECTIONS = 256  # that of --max-connections
 TICK_S = 0.1
@@ -40,8 +39,11 @@ class Deadlines:
 class Watched(Protocol):
     """What is asked of a connection."""
 
-    def quiet_since_s(self) -> Optional[float]:
-        """Since when there is no whole request of it, monotonic: it sends none, or slowly; None if one is answered."""
+    def quiet(self) -> Optional[Tuple[bool, float]]:
+        """Whether it is in the midst of a request, and since when, monotonic, there has been no whole one of it.
+
+        None while one is answered.
+        """
 
     def give_way(self) -> None:
         """Close it now, quiet as it is."""
@@ -86,10 +88,12 @@ class Connections:
         """Count a new connection; False if there are too many and none can give way."""
         if len(self._served) >= self._limit:
             until_s = self.clock() - self.deadlines.quiet_s
-            quiet = [(since_s, one) for one in self._served for since_s in [one.quiet_since_s()] if since_s is not None]
-            since_s, longest = min(quiet, key=lambda one: one[0], default=(math.inf, None))
-            if longest is None or since_s > until_s:
+            found = ((one.quiet(), one) for one in self._served)
+            quiet = [(state, one) for state, one in found if state is not None and state[1] <= until_s]
+            if not quiet:
                 return False
+            # Idle ones before those that send slowly, the longest first.
+            _, longest = min(quiet, key=lambda one: one[0])
             self.leave(longest)
             longest.give_way()
         self._served[connection] = None

@@ -85,8 +85,9 @@ class Envelope:
                 self._refused_with(problem.slug)
                 await problem_response(problem, Request(scope))(scope, receive, send_with_id)
         finally:
-            for told in self._ended:
-                told(scope)
+            if "wenet.dismissed" not in scope:  # otherwise its connection has told what became of it
+                for told in self._ended:
+                    told(scope)
 
     def _refused(self, headers: List[Tuple[bytes, bytes]], bad_id: bool) -> Optional[Problem]:
         if bad_id:

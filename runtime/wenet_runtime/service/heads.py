@@ -10,14 +10,16 @@ from starlette.requests import Request
 
 from wenet_runtime.budget import RequestOptions
 from wenet_runtime.bundle import Manifest
-from wenet_runtime.service.bodies import NPY, OCTETS, check_length, media_type
-from wenet_runtime.service.options import Defaults, header_options, path_mode, request_options
+from wenet_runtime.service.bodies import MAX_BODY_BYTES, NPY, OCTETS, check_length, media_type
+from wenet_runtime.service.options import ONCE, Defaults, header_options, path_mode, request_options
 from wenet_runtime.service.replies import Wanted, wanted_reply
 from wenet_runtime.service.v2request import Decoded
 
 KEPT = 64  # a head has at most 16 KiB
-# Not looked at here, and never kept: other ones with each request, or secret.
-IGNORED = frozenset((b"x-request-id", b"traceparent", b"tracestate", b"authorization", b"cookie"))
+# All that is looked at here. Others are never kept: they may be secret, and differ with each request.
+LOOKED_AT = frozenset((*ONCE, b"transfer-encoding", b"accept"))
+LENGTH = b"content-length"
+SOME_LENGTH = (LENGTH, b"0")  # stands for every length that is taken: bodies differ, and what they mean does not
 _Key = Tuple[str, bytes, Tuple[Tuple[bytes, bytes], ...]]
 
 
@@ -81,8 +83,12 @@ class Heads:
             self._kept.clear()
             self._defaults = defaults
         scope = request.scope
-        fields = tuple([field for field in scope["headers"] if field[0] not in IGNORED])
-        key = (scope["path"], scope["query_string"], fields)
+        fields = []
+        for field in scope["headers"]:
+            name = field[0]
+            if name in LOOKED_AT or name.startswith(b"wenet-"):
+                fields.append(SOME_LENGTH if name == LENGTH and _is_taken(field[1]) else field)
+        key = (scope["path"], scope["query_string"], tuple(fields))
         found = self._kept.get(key)
         if found is None:
             found = Head(request, manifest, defaults)
@@ -90,3 +96,7 @@ class Heads:
                 self._kept.clear()
             self._kept[key] = found
         return found
+
+
+def _is_taken(length: bytes) -> bool:
+    return length.isdigit() and len(length) <= 8 and int(length) <= MAX_BODY_BYTES

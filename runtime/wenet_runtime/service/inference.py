@@ -15,7 +15,7 @@ from wenet_runtime.bundle import Bundle
 from wenet_runtime.errors import DeadlineExceeded, Refused
 from wenet_runtime.result import Result
 from wenet_runtime.runtime import Runtime
-from wenet_runtime.service.bodies import decode, decodes_quickly, read_body
+from wenet_runtime.service.bodies import Cut, decode, decodes_quickly, read_body
 from wenet_runtime.service.decisions import Asked, Decisions
 from wenet_runtime.service.metrics import Metrics
 from wenet_runtime.service.options import Defaults, check_power, parameter_options
@@ -72,8 +72,9 @@ async def infer(service: Service, request: Request) -> Response:
     serving.tally.begun()
     try:
         return await _answer(service, serving, request)
-    except ClientGone:
-        service.metrics.cancelled()
+    except (ClientGone, Cut):
+        if "wenet.dismissed" not in request.scope:  # its connection has told it why, and counted it
+            service.metrics.cancelled()
         return Response(status_code=499)  # nobody reads it
     except Exception as error:  # noqa: BLE001 - every failure is counted and answered as a problem
         problem = problem_of(error)

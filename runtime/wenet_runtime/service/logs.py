@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import queue
+import select
 import threading
 from datetime import datetime, timezone
 from typing import Any, Callable, Dict, Mapping, Union
@@ -113,7 +114,10 @@ class Aside(logging.Handler):
         data = f"{line}\n".encode("utf-8", "backslashreplace")
         try:
             while data:
-                data = data[self._write(self._descriptor, data) :]
+                try:
+                    data = data[self._write(self._descriptor, data) :]
+                except BlockingIOError:  # somebody made it so; this thread may wait
+                    select.select([], [self._descriptor], [])
         except OSError:  # whoever read has gone: there is nobody left to tell
             pass
 

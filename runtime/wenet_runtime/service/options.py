@@ -21,7 +21,7 @@ _MAX_TIMEOUT_US = 2**63 - 1
 _PROXY_MS = re.compile(r"[0-9]{1,9}")
 ENVOY = b"x-envoy-expected-rq-timeout-ms"
 # Headers that say one thing: given twice, a proxy and this server could read different ones.
-_ONCE = frozenset(
+ONCE = frozenset(
     (
         b"grpc-timeout",
         ENVOY,
@@ -74,7 +74,7 @@ def header_options(request: Request, *, trust_proxy_headers: bool = False) -> Di
     once: Set[bytes] = set()
     for raw_name, raw_value in request.scope["headers"]:
         ours = raw_name.startswith(b"wenet-")
-        if ours or raw_name in _ONCE:
+        if ours or raw_name in ONCE:
             if raw_name in once:
                 raise Problem(
                     "bad-header", f"header '{_shown(raw_name.decode('latin-1'))}' is given twice: send it once"

@@ -6,7 +6,7 @@ its parser's callbacks and the places where it answers by itself.
 
 import asyncio
 from functools import partial
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from starlette.requests import Request
 from uvicorn.config import Config
@@ -122,7 +122,9 @@ class Connection(HttpToolsProtocol):
         if size > MAX_HEAD_BYTES:
             self._stop(_too_large())
         super().on_headers_complete()  # raises for a path that is none: then there is no body of anything
-        self._exchange = Exchange(self.cycle)
+        # Whatever the head says of it: older uvicorns leave that to the application.
+        self.cycle.keep_alive = self.cycle.keep_alive and self.parser.should_keep_alive()
+        self._exchange = Exchange(self.cycle, behind=bool(self.pipeline))
         self.scope[EXCHANGE] = self._exchange  # type: ignore[literal-required] # the task has not begun yet
         self._reads = BODY
         self._fruitless = 0
@@ -159,11 +161,14 @@ class Connection(HttpToolsProtocol):
 
     # What the connections' clock and limit ask.
 
-    def quiet_since_s(self) -> Optional[float]:
+    def quiet(self) -> Optional[Tuple[bool, float]]:
         """See `Watched`."""
         # While a body comes its own request is the present one: nothing else is answered, unless it was sent ahead.
         answers = bool(self.pipeline) or (self._answering() and self._reads != BODY)
-        return None if self._deaf or answers else self._quiet_s
+        if self._deaf or answers:
+            return None
+        reads = self._reads != NOTHING
+        return reads, max(self._quiet_s, self._begun_s) if reads else self._quiet_s
 
     def give_way(self) -> None:
         """See `Watched`."""
@@ -210,6 +215,7 @@ class Connection(HttpToolsProtocol):
             if self.cycle.response_started:
                 self.transport.close()
                 return
+            self.scope["wenet.dismissed"] = True  # type: ignore[typeddict-unknown-key] # it is told, and counted, here
             self.cycle.disconnected = True  # the application learns that no more will come
             self.cycle.message_event.set()
         elif self._answering():
