@@ -357,7 +357,8 @@ def test_a_connection_that_ends_within_the_body_runs_nothing(held_client: Client
         await held_client.app({**scope, "http_version": "1.1"}, receive, send)
 
     asyncio.run(cut())
-    assert sent[0]["status"] == 400
+    assert sent[0]["status"] == 499  # nobody reads it
+    assert 'wenet_requests_total{outcome="cancelled"} 1.0' in held_client.get("/metrics").text
     assert backend.runs == []
 
 
