@@ -15,11 +15,10 @@ from tests.fuzz.daemon import Daemon
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.canary import golden_inputs
 
-QUESTION = (
-    "Of 10,000 requests of 8 clients, each in a mode drawn at random, how many fail or carry another mode's answer?"
-)
+QUESTION = "Over 10,000 random changes of mode by 8 clients, how many requests fail or carry another mode's answer?"
 CLIENTS = 8
-REQUESTS, QUICK = 10_000, 160
+REQUESTS, QUICK = 18_000, 160  # about six of ten change a client's mode
+SWITCHES = 10_000
 INPUTS = 4
 OCTETS = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": "0"}
 
@@ -49,7 +48,12 @@ def measure(arguments: Arguments) -> Measured:
     figures = {
         "failures": at_most(sum(one.failures for one in clients), 0, "requests", f"not answered with 200; {how}"),
         "wrong": at_most(sum(one.wrong for one in clients), 0, "answers", f"not bit by bit the mode's own; {how}"),
-        "switches": at_least(sum(one.switches for one in clients), asked / 2, "switches", f"seen by a client; {how}"),
+        "switches": at_least(
+            sum(one.switches for one in clients),
+            asked / 2 if arguments.quick else SWITCHES,
+            "switches",
+            f"seen by a client; {how}",
+        ),
         "modes_seen": at_least(len(by_mode), len(modes), "modes", how),
         "distinct": at_least(
             len(set(pinned.values())), len(pinned), "answers", "by mode and input: a wrong mode's answer is seen"
