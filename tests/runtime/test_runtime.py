@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from concurrent.futures import Future
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, List, Optional
 
 import numpy as np
 import pytest
@@ -644,3 +644,28 @@ def test_a_probe_runs_the_mode_that_a_request_was_refused_for(
     backend.wait_until_running()
     assert backend.runs == [("m1", 7.0)]
     probed.close()
+
+
+def test_what_a_run_taught_waits_for_its_reply_but_never_for_the_next_request(
+    bundle: Bundle, backend: SettableBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wenet_runtime.engine_loop.SETTLE_S", 600.0)
+    runtime = make_service(bundle, backend, medians_ms=SLOW_MS).runtime
+    learned: List[str] = []
+    finished = runtime._scheduler.finished
+
+    def noted(*of: Any) -> None:
+        learned.append(of[0].choice.mode_id)
+        finished(*of)
+
+    monkeypatch.setattr(runtime._scheduler, "finished", noted)
+    assert answer(send(runtime, mode="m0")).mode_id == "m0"
+    assert learned == []  # whoever was answered goes first
+    assert runtime.pending == 0
+    assert answer(send(runtime, mode="m1")).mode_id == "m1"
+    assert learned == ["m0"]  # before the next was chosen for
+    runtime.observe_overhead(0.1)  # its reply has left
+    wait_until(lambda: learned == ["m0", "m1"])
+    answer(send(runtime, mode="m2"))
+    assert runtime.close(timeout_s=PATIENCE_S)  # nor for an end
+    assert learned == ["m0", "m1", "m2"]
