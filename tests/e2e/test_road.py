@@ -110,16 +110,17 @@ def test_a_posted_png_is_answered_as_the_exported_mode_answers(road: Path, daemo
 def accurate_mode_within(
     budget_ms: int, modes: list[dict[str, Any]], ask: Callable[[dict[str, str]], tuple[int, dict[str, str], Any]]
 ) -> None:
-    """Each answer is of an offered mode, and soon of the most accurate: a crowded machine's one hiccup may cost some.
+    """Each answer is of an offered mode, and soon of a most accurate one: a crowded machine's one hiccup may cost some.
 
-    A mode that took long once is expected to take long again until others have shown that it was a hiccup.
+    A mode that took long once is expected to take long again until others have shown that it was a hiccup. Of modes
+    that a few test images cannot tell apart the quickest answers, whichever that is on this machine.
     """
+    accuracies = {mode["id"]: mode["accuracy"] for mode in modes}
     end = time.monotonic() + 60
     while True:
         status, headers, _ = ask({"WeNet-Budget-Ms": str(budget_ms)})
         assert status == 200
-        assert headers["wenet-mode"] in {mode["id"] for mode in modes}
-        if headers["wenet-mode"] == modes[0]["id"]:
+        if accuracies[headers["wenet-mode"]] == max(accuracies.values()):
             return
         assert time.monotonic() < end, headers
 
