@@ -29,6 +29,9 @@ class NvmlDouble(ModuleType):
     def nvmlShutdown(self) -> None:
         self.users -= 1
 
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.gpus)
+
     def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
         if index >= len(self.gpus):
             raise self.NVMLError("Invalid Argument")

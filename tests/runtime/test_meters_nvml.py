@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import Any
+from typing import Any, Dict, List
 
 import pytest
 
@@ -76,6 +76,33 @@ def test_the_gpu_is_the_first_that_cuda_may_use(visible: str, gpu: str, monkeypa
     double = planted(monkeypatch)
     NvmlMeter(board=PC, environ={"CUDA_VISIBLE_DEVICES": visible}).close()
     assert double.opened == [gpu]
+
+
+@pytest.mark.parametrize(
+    ("environ", "gpus", "doubted"),
+    [
+        ({}, ["GPU-a", "GPU-b"], True),
+        ({"CUDA_VISIBLE_DEVICES": "1"}, ["GPU-a", "GPU-b"], True),
+        ({}, ["GPU-a"], False),
+        ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, ["GPU-a", "GPU-b"], False),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-b"}, ["GPU-a", "GPU-b"], False),
+    ],
+)
+def test_where_cuda_may_count_otherwise_it_says_so(
+    environ: Dict[str, str], gpus: List[str], doubted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted(monkeypatch).gpus = gpus
+    meter = NvmlMeter(board=PC, environ=environ, interval_s=0.001)
+    wait_until(lambda: meter.power() is not None)
+    assert ("set CUDA_DEVICE_ORDER=PCI_BUS_ID" in meter.state().detail) is doubted
+    meter.close()
+
+
+def test_a_part_of_a_gpu_is_asked_for_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    double = planted(monkeypatch)
+    double.gpus = ["GPU-a", "MIG-c"]
+    NvmlMeter(board=PC, environ={"CUDA_VISIBLE_DEVICES": "MIG-c"}).close()
+    assert double.opened == ["MIG-c"]
 
 
 def test_a_gpu_that_is_not_there_is_refused_and_the_library_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,10 +132,14 @@ def _profile(builder: Any, network: Any, rows: Rows) -> Any:
 def _keep_in_fp32(trt: Any, network: Any, patterns: Sequence[str], aliases: Mapping[str, str]) -> None:
     """Constrain the layers that the patterns name. Raises `EngineError` for a pattern that names none."""
     kinds = {getattr(trt.LayerType, name) for name in COMPUTING if hasattr(trt.LayerType, name)}
+    floats = (trt.DataType.FLOAT, trt.DataType.HALF)
     unused, known = list(patterns), []
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if layer.type not in kinds:
+            continue
+        # Sizes and comparisons are computed by the same kinds of layers, and a build with one of them in fp32 fails.
+        if any(layer.get_output(output).dtype not in floats for output in range(layer.num_outputs)):
             continue
         names = names_of(layer.name, aliases)
         known.append(names[-1])

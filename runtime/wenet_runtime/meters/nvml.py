@@ -14,6 +14,7 @@ from wenet_runtime.meters.sampler import CounterReset, PolledMeter
 from wenet_runtime.meters.trace import PowerTrace
 
 INTERVAL_S = 0.1
+NAMES = ("GPU-", "MIG-")  # what a name starts with where it is no number
 
 
 class NvmlMeter(PolledMeter):
@@ -24,7 +25,7 @@ class NvmlMeter(PolledMeter):
 
     Args:
         board: what this runs on; read if not given.
-        environ: its `CUDA_VISIBLE_DEVICES` says which GPU.
+        environ: its `CUDA_VISIBLE_DEVICES` says which GPU; its `CUDA_DEVICE_ORDER`, whether CUDA counts as NVML does.
         interval_s: time between readings.
         clock: the monotonic clock.
 
@@ -44,7 +45,8 @@ class NvmlMeter(PolledMeter):
             raise MeterError("NVML tells no power of a Jetson: choose ina3221 or tegrastats")
         self._nvml = nvml = _started()
         try:
-            handle = _device(nvml, environ.get("CUDA_VISIBLE_DEVICES", ""))
+            handle = _device(nvml, environ)
+            several = nvml.nvmlDeviceGetCount() > 1 and not _counted_alike(environ)
             counts = _answers(nvml, lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
             if not counts and not _answers(nvml, lambda: nvml.nvmlDeviceGetPowerUsage(handle)):
                 raise MeterError("this GPU tells neither its energy nor its power")
@@ -56,6 +58,8 @@ class NvmlMeter(PolledMeter):
             nvml.nvmlShutdown()
             raise
         self._by = "by its counter of energy" if counts else "by its power, which may be a mean over a second"
+        if several:
+            self._by += "; there are several: set CUDA_DEVICE_ORDER=PCI_BUS_ID, or it may not be the one that computes"
         super().__init__(
             "nvml",
             name,
@@ -107,12 +111,21 @@ def _started() -> Any:
     return pynvml
 
 
-def _device(nvml: Any, visible: str) -> Any:
+def _device(nvml: Any, environ: Mapping[str, str]) -> Any:
     """The first device that CUDA may use: by its number or its name."""
-    first = visible.split(",")[0].strip()
-    if first.startswith("GPU-"):
+    first = _first_visible(environ)
+    if first.startswith(NAMES):
         return nvml.nvmlDeviceGetHandleByUUID(first)
     return nvml.nvmlDeviceGetHandleByIndex(int(first) if first.isdigit() else 0)
+
+
+def _counted_alike(environ: Mapping[str, str]) -> bool:
+    """Whether the device is the one that CUDA takes first: NVML counts by bus, and CUDA puts the quickest first."""
+    return _first_visible(environ).startswith(NAMES) or environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+
+
+def _first_visible(environ: Mapping[str, str]) -> str:
+    return environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
 
 
 def _answers(nvml: Any, ask: Callable[[], Any]) -> bool:

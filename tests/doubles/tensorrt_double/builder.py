@@ -112,6 +112,10 @@ def objections(library: Library, network: Any, config: Any) -> Iterator[str]:
         half = library.dtype("HALF")
         if any(half in (layer._precision, *layer._types.values()) for layer in network._layers):
             yield "fp16 is set for a layer, and the FP16 flag is not set"
+    for layer in network._layers:
+        made = [network._tensors[name]._label for name in layer._outputs if name in network._tensors]
+        if layer._precision is not None and not set(made) <= {"FLOAT", "HALF"}:
+            yield f"{layer._name}: cannot use precision {layer._precision._label} for a layer that makes {made}"
     free = [one for one in network._ins if -1 in one._shape]
     if free and not config._profiles:
         yield "Network has dynamic or shape inputs, but no optimization profile has been defined."
