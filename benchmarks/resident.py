@@ -14,6 +14,7 @@ from pathlib import Path
 from wenet_runtime.canary import golden_inputs
 from wenet_runtime.engines.ort import OrtBackend
 from wenet_runtime.memory import MB
+from wenet_runtime.mode_costs import resident_mb
 from wenet_runtime.pool import Pool
 from wenet_runtime.service.opening import open_cache
 from wenet_runtime.settings import Settings
@@ -33,7 +34,7 @@ def main() -> None:
     for mode_id in modes:
         with pool.use(mode_id) as engine:
             engine.infer(inputs)
-    found = {**memory_mb(), "modes_mb": pool.memory_mb, "opened_ms": opened_ms}
+    found = {**memory_mb(), "modes_mb": resident_mb(pool), "opened_ms": opened_ms}
     peak_mb = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024 / MB
     loads: dict[str, list[float]] = {mode_id: [] for mode_id in modes}
     firsts: dict[str, list[float]] = {mode_id: [] for mode_id in modes}

@@ -7,7 +7,6 @@ small device only delay each other.
 import contextlib
 import logging
 import math
-import os
 import threading
 import time
 from concurrent.futures import Future
@@ -19,7 +18,7 @@ from wenet_runtime.assignment import Assignment
 from wenet_runtime.attempts import Attempts
 from wenet_runtime.dispatch import Dispatch
 from wenet_runtime.engines.base import Tensors
-from wenet_runtime.errors import EngineError, NotReady, NotResident, Refused, SettingsError
+from wenet_runtime.errors import EngineError, NotReady, NotResident, Refused
 from wenet_runtime.faults import STUCK, ModeFault
 from wenet_runtime.loader import Loader
 from wenet_runtime.meters.base import Meter
@@ -28,6 +27,7 @@ from wenet_runtime.pool import Pool
 from wenet_runtime.present import Present
 from wenet_runtime.probing import Probing
 from wenet_runtime.scheduler import Scheduler
+from wenet_runtime.threads import pin_this_thread
 
 OVERDUE_S = 5.0  # a mode that failed is tried again when nothing waits, or this much later all the same
 
@@ -183,12 +183,8 @@ class EngineLoop:
 
     def _start(self) -> None:
         """Pin this thread and run every mode once or more on it."""
-        try:
-            if self._core is not None:
-                os.sched_setaffinity(0, {self._core})  # 0: this thread alone
-        except (OSError, AttributeError) as error:  # no such core, or a system that cannot pin
-            reason = getattr(error, "strerror", None) or "this system cannot pin threads"
-            raise SettingsError(f"cannot pin the engine to core {self._core}: {reason}") from None
+        if self._core is not None:
+            pin_this_thread(self._core)
         if self._warmup is not None:
             self._dispatch.warm_up(self._warmup)
 

@@ -6,33 +6,19 @@ What is resident may change while requests are answered; `loader` decides about 
 import logging
 import threading
 import time
-from dataclasses import dataclass, replace
-from typing import Callable, Dict, FrozenSet, Iterable, List, Mapping, Optional
+from dataclasses import replace
+from typing import Callable, Dict, Iterable, List, Mapping, Optional
 
 from wenet_runtime.bundle import Bundle, Mode
 from wenet_runtime.canary import Canary
 from wenet_runtime.engines.base import Artifact, Backend, Engine, numerics_of
 from wenet_runtime.errors import EngineError, NotResident
-from wenet_runtime.memory import MB, Footprint, added, footprint_of, together
+from wenet_runtime.memory import Footprint, footprint_of
 from wenet_runtime.residency import Residency
 
 Progress = Callable[[str, int, int], None]
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one mode costs beside the others.
-
-    Attributes:
-        memory_mb: what it takes, or would take, beyond what other resident modes have brought.
-        load_ms: what it took until it could answer, warmed and checked; None if it was never loaded.
-    """
-
-    memory_mb: float
-    load_ms: Optional[float]
-    resident: bool
 
 
 class Pool:
@@ -201,25 +187,20 @@ class Pool:
 
     def take_out(self, mode_id: str, reason: str) -> None:
         """Take a mode out of service for good."""
-        self._take_out(mode_id, reason, self._residency.failing - {mode_id})
+        self._become(lambda now: now.taken_out(mode_id, reason))
 
     def suspend(self, mode_id: str, reason: str) -> None:
         """Take a mode out of service that fails, until it is restored; it stays resident."""
-        self._take_out(mode_id, reason, self._residency.failing | {mode_id})
-
-    def _take_out(self, mode_id: str, reason: str, failing: FrozenSet[str]) -> None:
-        with self._changed:
-            self._residency = Residency(self._residency.resident, {**self._residency.out, mode_id: reason}, failing)
-            self._changed.notify_all()
+        self._become(lambda now: now.suspended(mode_id, reason))
 
     def restore(self, mode_id: str) -> None:
         """Let a suspended mode serve again; one that was taken out for good stays out."""
+        self._become(lambda now: now.restored(mode_id))
+
+    def _become(self, change: Callable[[Residency], Residency]) -> None:
         with self._changed:
-            there = self._residency
-            if mode_id in there.failing:
-                out = {one: why for one, why in there.out.items() if one != mode_id}
-                self._residency = Residency(there.resident, out, there.failing - {mode_id})
-                self._changed.notify_all()
+            self._residency = change(self._residency)
+            self._changed.notify_all()
 
     def check(self, mode_id: str, *, rows: Optional[int] = None) -> None:
         """Have a resident mode answer its golden inputs again, their first `rows` if given; on the engine's thread.
@@ -253,22 +234,6 @@ class Pool:
                 Footprint({}, 4 * mode.params) if simulated else footprint_of(self._artifact(mode))
             )
         return self._footprints[mode_id]
-
-    @property
-    def memory_mb(self) -> float:
-        """What the resident modes take together."""
-        return together(self.footprint(mode_id) for mode_id in self.resident) / MB
-
-    @property
-    def costs(self) -> Dict[str, Cost]:
-        """What every mode costs here, by its id."""
-        there = self.resident
-        found: Dict[str, Cost] = {}
-        for mode_id in self._modes:
-            others = [self.footprint(other) for other in there if other != mode_id]
-            memory_mb = added(self.footprint(mode_id), others) / MB
-            found[mode_id] = Cost(memory_mb, self.load_ms(mode_id), mode_id in there)
-        return found
 
     def close(self) -> None:
         """Close every engine and what they share."""

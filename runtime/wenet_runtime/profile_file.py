@@ -44,6 +44,17 @@ class DeviceProfile:
             return None
         return dict(self.modes)
 
+    def joined(self, before: "Optional[DeviceProfile]", now: "Optional[DeviceProfile]") -> "DeviceProfile":
+        """This, with what another process has measured and chosen in the meantime.
+
+        Args:
+            before, now: what lay in the cache before this was measured, and after.
+        """
+        if now is None or now == before:
+            return self
+        others = now.modes if now.meter == self.meter else {}
+        return replace(self, modes={**others, **self.modes}, selected=now.selected)
+
 
 def read_profile(
     folder: Path, *, bundle_sha256: str, device: Device, modes: Collection[str]

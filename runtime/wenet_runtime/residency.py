@@ -1,6 +1,6 @@
 """Which modes can answer at a moment."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import FrozenSet, Mapping
 
 
@@ -19,3 +19,18 @@ class Residency:
     def without(self, failed: Mapping[str, str]) -> "Residency":
         """The same for a request that some modes have failed."""
         return Residency(self.resident, {**self.out, **failed}, self.failing | set(failed))
+
+    def taken_out(self, mode_id: str, reason: str) -> "Residency":
+        """The same without a mode, for good."""
+        return replace(self, out={**self.out, mode_id: reason}, failing=self.failing - {mode_id})
+
+    def suspended(self, mode_id: str, reason: str) -> "Residency":
+        """The same without a mode that fails, until it is restored."""
+        return replace(self, out={**self.out, mode_id: reason}, failing=self.failing | {mode_id})
+
+    def restored(self, mode_id: str) -> "Residency":
+        """The same with a mode that was suspended; one that was taken out for good stays out."""
+        if mode_id not in self.failing:
+            return self
+        out = {one: why for one, why in self.out.items() if one != mode_id}
+        return replace(self, out=out, failing=self.failing - {mode_id})

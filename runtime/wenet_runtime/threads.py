@@ -1,5 +1,6 @@
-"""With how many threads a mode is quickest on this device: more of them help large layers and hinder small ones."""
+"""On how many threads a mode is quickest, since more help large layers and hinder small ones; and on which core."""
 
+import os
 from contextlib import ExitStack, closing
 from typing import Any, Callable, Dict, List, Mapping
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wenet_runtime.engines.base import Engine, Tensors
+from wenet_runtime.errors import SettingsError
 from wenet_runtime.profiler import sample
 
 LEAST_GAIN = 0.05  # threads that bring less are left to the rest of the device
@@ -42,3 +44,12 @@ def quickest(samples_ms: Mapping[int, NDArray[Any]]) -> int:
         if median < medians[best] * (1 - LEAST_GAIN):
             best = count
     return best
+
+
+def pin_this_thread(core: int) -> None:
+    """Keep the calling thread on one core. Raises `SettingsError` where there is none, or the system cannot."""
+    try:
+        os.sched_setaffinity(0, {core})  # 0: this thread alone
+    except (OSError, AttributeError) as error:
+        reason = getattr(error, "strerror", None) or "this system cannot pin threads"
+        raise SettingsError(f"cannot pin the engine to core {core}: {reason}") from None

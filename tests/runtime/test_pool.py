@@ -16,6 +16,7 @@ from wenet_runtime.engines.ort import OrtBackend
 from wenet_runtime.errors import EngineError, NotResident
 from wenet_runtime.materialize import Supernet, lower
 from wenet_runtime.memory import MB
+from wenet_runtime.mode_costs import costs_of, resident_mb
 from wenet_runtime.pool import Pool
 from wenet_runtime.residency import Residency
 
@@ -190,7 +191,7 @@ def test_a_mode_has_the_threads_that_were_set_for_it(empty: Pool, backend: Setta
 
 def test_every_mode_s_cost_is_known_loaded_or_not(empty: Pool, bundle: Bundle) -> None:
     empty.load("m1")
-    costs = empty.costs
+    costs = costs_of(empty)
     assert list(costs) == ["m2", "m1", "m0"]
     for mode in bundle.modes:  # a simulated mode takes what its parameters would
         assert costs[mode.id].memory_mb == pytest.approx(4 * mode.params / MB)
@@ -198,19 +199,19 @@ def test_every_mode_s_cost_is_known_loaded_or_not(empty: Pool, bundle: Bundle) -
     assert costs["m0"].load_ms is None
     assert costs["m1"].load_ms is not None
     assert costs["m1"].load_ms == empty.load_ms("m1")
-    assert empty.memory_mb == costs["m1"].memory_mb
+    assert resident_mb(empty) == costs["m1"].memory_mb
 
 
 def test_numbers_that_resident_modes_share_cost_nobody_anything_more(bundle: Bundle) -> None:
     shared, own = np.zeros(4 * MB, np.uint8), {mode.id: np.zeros(MB, np.uint8) for mode in bundle.modes}
     backend = GoldenBackend(bundle, lambda golden: golden)
     pool = Pool(bundle, backend, lambda mode: Artifact(b"", {"a": shared, "b": own[mode.id]}), load=False)
-    assert [pool.costs[mode_id].memory_mb for mode_id in ("m0", "m1")] == [5, 5]
+    assert [costs_of(pool)[mode_id].memory_mb for mode_id in ("m0", "m1")] == [5, 5]
     pool.load_all(["m0"])
-    assert [pool.costs[mode_id].memory_mb for mode_id in ("m0", "m1")] == [5, 1]
+    assert [costs_of(pool)[mode_id].memory_mb for mode_id in ("m0", "m1")] == [5, 1]
     pool.load_all(["m1"])
-    assert [pool.costs[mode_id].memory_mb for mode_id in ("m0", "m1", "m2")] == [1, 1, 1]
-    assert pool.memory_mb == 6
+    assert [costs_of(pool)[mode_id].memory_mb for mode_id in ("m0", "m1", "m2")] == [1, 1, 1]
+    assert resident_mb(pool) == 6
     pool.close()
 
 

@@ -74,7 +74,7 @@ class Costs:
             measured, _ = self._measured(modes, (), selected)
             modes = list(measured.modes)
             self._check_left(modes)
-            self.cache.update_profile(partial(_joined, measured, found))
+            self.cache.update_profile(partial(measured.joined, found))
             found = measured
         else:
             chosen = {one: profiles[one].threads for one in modes}
@@ -244,16 +244,3 @@ class Costs:
             except EngineError as error:
                 self.pool.reject(mode_id, str(error))
         return found
-
-
-def _joined(measured: DeviceProfile, before: Optional[DeviceProfile], now: Optional[DeviceProfile]) -> DeviceProfile:
-    """What to keep: what was measured, with what another process has measured and chosen in the meantime.
-
-    Args:
-        measured: by this process.
-        before, now: what lay in the cache before that was measured, and after.
-    """
-    if now is None or now == before:
-        return measured
-    others = now.modes if now.meter == measured.meter else {}
-    return dataclasses.replace(measured, modes={**others, **measured.modes}, selected=now.selected)

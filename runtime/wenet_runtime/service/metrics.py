@@ -10,6 +10,7 @@ from wenet_runtime import __version__
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.decision_log import DecisionLog
 from wenet_runtime.memory import MB
+from wenet_runtime.mode_costs import costs_of
 from wenet_runtime.result import Result
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.device_watch import DeviceWatch
@@ -153,7 +154,7 @@ class Metrics:
         """All metrics in Prometheus' text format."""
         for mode_id in self._runtime.pool.modes:
             self._active.labels(mode_id).set(1 if mode_id == self._runtime.active else 0)
-        for mode_id, cost in self._runtime.pool.costs.items():
+        for mode_id, cost in costs_of(self._runtime.pool).items():
             self._resident.labels(mode_id).set(1 if cost.resident else 0)
             self._memory.labels(mode_id).set(round(cost.memory_mb * MB))
             if cost.load_ms is not None:

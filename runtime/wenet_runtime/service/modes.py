@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional, Tuple
 from wenet_runtime.bundle import Mode
 from wenet_runtime.decision import members_of
 from wenet_runtime.forecast import Forecast
-from wenet_runtime.pool import Cost
+from wenet_runtime.mode_costs import Cost, costs_of, resident_mb
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.device_watch import DeviceWatch
 from wenet_runtime.service.health import without_home
@@ -22,7 +22,7 @@ def modes_members(service: Service, device: Dict[str, Any]) -> Dict[str, Any]:
     runtime, log = serving.runtime, serving.decisions.log
     forecast = runtime.forecast()  # once, so that all modes are seen at one instant
     total = sum(service.metrics.served.values())
-    costs = runtime.pool.costs
+    costs = costs_of(runtime.pool)
     return {
         "model": serving.bundle.manifest.model,
         "bundle_sha256": serving.bundle.sha256,
@@ -37,7 +37,7 @@ def modes_members(service: Service, device: Dict[str, Any]) -> Dict[str, Any]:
         "engine": runtime.pool.engine_name,
         "queue_depth": runtime.queue_depth,
         "slowdown": round(runtime.controller.slowdown.factor, 4),
-        "memory_mb": _rounded(runtime.pool.memory_mb),
+        "memory_mb": _rounded(resident_mb(runtime.pool)),
         "power": None if runtime.power is None else asdict(runtime.power),
         "guard": None if runtime.guard is None else asdict(runtime.guard),
         "device": device,
