@@ -48,7 +48,7 @@ class Controller:
         # Asked for with every request that waits, and mostly none: those whose profile was measured in batches.
         self.batched = [profile for profile in self.profiles.values() if profile.batch_ms]
         self.attainment = attainment
-        self._idle_w = idle_w
+        self.idle_w = idle_w
         self.predictor = Predictor(modes, profiles, attainment, idle_w)
         self.throttled = False  # the device says that heat or power holds its clock down
         self._selections: Dict[Tuple[Optional[str], Optional[float]], Tuple[Mapping[str, str], List[int]]] = {}
@@ -64,7 +64,7 @@ class Controller:
                 raise BudgetError(f"mode '{mode_id}' cannot take {profile.p50_ms} ms: measure again")
         self.profiles.update(profiles)
         self.batched = [profile for profile in self.profiles.values() if profile.batch_ms]
-        self.predictor = Predictor(list(self._modes.values()), self.profiles, self.attainment, self._idle_w)
+        self.predictor = Predictor(list(self._modes.values()), self.profiles, self.attainment, self.idle_w)
         self._selections.clear()  # modes of equal accuracy may have changed places
 
     @property

@@ -3,7 +3,6 @@
 The daemon's engine thread and the simulator drive the very same code.
 """
 
-import math
 from dataclasses import replace
 from typing import Callable, Generic, List, Optional, Sequence, Tuple, Union
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from wenet_runtime.admission import DeadlineQueue, Job, Work
 from wenet_runtime.assignment import Assignment, Part
+from wenet_runtime.batch_choice import BatchChoice
 from wenet_runtime.batching import Batching
 from wenet_runtime.controller import Controller
 from wenet_runtime.early import Early
@@ -58,6 +58,9 @@ class Scheduler(Generic[Work]):
         self._queue: DeadlineQueue[Work] = DeadlineQueue(max_queue)
         self._batching = batching or Batching()
         self._outlook = Outlook(controller, self._batching, plan)
+        self._batch_choice = BatchChoice(
+            controller, self._queue, self._batching, self._outlook, self._pricing, escalation=escalation
+        )
         self._began_s: Optional[float] = None  # of the present run
         self._busy_until_s = 0.0
 
@@ -148,7 +151,7 @@ class Scheduler(Generic[Work]):
                 return until_s
             self._queue.remove(head)
             try:
-                assignment = self._assign(head, now_s, residency)
+                assignment = self._batch_choice.of(head, now_s, residency)
             except WeNetError as error:
                 self.refused.append((head, error))
                 continue
@@ -162,64 +165,6 @@ class Scheduler(Generic[Work]):
         reply_ms = self.controller.forecast(assignment.rows).reply_ms
         self._began_s = now_s
         self._busy_until_s = now_s + max(0.0, assignment.choice.median_ms - reply_ms) / 1e3
-
-    def _as_admitted(self, head: Job[Work], now_s: float, residency: Optional[Residency]) -> Optional[Choice]:
-        """The choice that admitted a job which nobody was before, if choosing again would find the same; or None."""
-        early: Optional[Early] = head.early
-        if early is None or len(self._queue) or self.power is not None:
-            return None
-        forecast = self.controller.forecast(head.rows)
-        holds = early.holds(now_s, head.deadline.left_ms(now_s), forecast, residency)
-        return early.choice if holds and self._outlook.future(0, math.inf, now_s) is None else None
-
-    def _assign(self, head: Job[Work], now_s: float, residency: Optional[Residency]) -> Assignment[Work]:
-        """The best of running the most urgent job alone or with those that may go with it."""
-        waiting = len(self._queue) + 1
-        admitted = self._as_admitted(head, now_s, residency)
-        if admitted is not None:
-            return self._with_escalation(Assignment((head,), head.rows, admitted, now_s), waiting, math.inf, residency)
-        price_mj = self._pricing.price_mj(now_s)
-        last_ms = (self._queue.last_ends_s - now_s) * 1e3
-        best: Optional[Assignment[Work]] = None
-        best_room_ms = math.inf
-        for jobs in self._batching.batches(head, self._queue, self.controller, now_s):
-            rows = sum(job.rows for job in jobs)
-            tightest = min(jobs, key=lambda job: job.deadline.at_s)
-            room_ms = self._outlook.room_ms(self._queue, jobs, rows, now_s)
-            try:
-                choice = self.controller.choose(
-                    tightest.options,
-                    tightest.deadline,
-                    rows=rows,
-                    now_s=now_s,
-                    room_ms=room_ms,
-                    price_mj=price_mj,
-                    future=self._outlook.future(waiting - len(jobs), last_ms, now_s),
-                    residency=residency,
-                )
-            except WeNetError:
-                if best is None:
-                    raise
-                break
-            if best is not None and choice.reason == "degraded" != best.choice.reason:
-                break  # the most urgent one fits alone
-            if best is None or self._batching.better(choice, rows, best.choice, best.rows, self.controller):
-                best, best_room_ms = Assignment(tuple(jobs), rows, choice, now_s), room_ms
-        assert best is not None  # `batches` yields the head alone first
-        for job in best.jobs[1:]:
-            self._queue.remove(job)
-        return self._with_escalation(best, waiting, best_room_ms, residency)
-
-    def _with_escalation(
-        self, best: Assignment[Work], waiting: int, room_ms: float, residency: Optional[Residency]
-    ) -> Assignment[Work]:
-        """The assignment whole: how many waited, how slow its mode is now, and whether a cheaper one is tried first."""
-        choice, now_s = best.choice, best.decided_s
-        factor = self.controller.predictor.factor_of(choice.mode_id)
-        if self.escalation is not None:
-            tight_ms = min(room_ms, (min(job.deadline.at_s for job in best.jobs) - now_s) * 1e3)
-            choice = self.escalation.tried(choice, best.jobs, best.rows, self.controller, tight_ms, residency)
-        return Assignment(best.jobs, best.rows, choice, now_s, waiting, factor)
 
     def again(
         self, assignment: Assignment[Work], now_s: float, residency: Optional[Residency] = None

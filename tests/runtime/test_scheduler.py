@@ -224,6 +224,20 @@ def test_a_power_budget_is_held_and_named(bundle: Bundle) -> None:
     assert set(chosen[600:]) == {"m1", "m2"}
 
 
+def test_a_power_budget_goes_by_profiles_that_were_measured_again(bundle: Bundle) -> None:
+    scheduler = make(bundle, power=PowerBudget(3.0, 60.0, 2.0))  # 100 mJ each, as above
+    dearer = {name: profile(p50_ms, 1.25 * ENERGIES_MJ[name]) for name, p50_ms in MEDIANS_MS.items()}
+    chosen = []
+    for at in range(1800):
+        if at == 600:
+            scheduler.controller.recalibrate(dearer)
+        offer(scheduler, at, now_ms=at * 100.0)
+        chosen.append(run(scheduler, at * 100.0).choice.mode_id)
+    spent_mj = sum(1.25 * ENERGIES_MJ[mode_id] for mode_id in chosen[1200:])
+    assert spent_mj == pytest.approx(60_000.0, rel=0.1)
+    assert set(chosen[1200:]) == {"m1", "m2"}
+
+
 def test_a_failed_run_frees_the_engine_and_teaches_nothing(scheduler: "Scheduler[int]") -> None:
     offer(scheduler, 0)
     scheduler.next(0.0)

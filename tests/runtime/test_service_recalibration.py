@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 import numpy as np
 import pytest
@@ -83,6 +83,17 @@ def test_whole_batches_change_as_one_row_and_energies_stay() -> None:
     assert (after.p50_ms, after.runs, after.batch_ms, after.threads) == (20.0, 10, {4: 60.0}, 2)
     assert (after.energy_mj, after.energy_source) == (7.0, "sim")
     assert after.p99_ms == pytest.approx(np.percentile([20.0] * 9 + [29.0], 99))
+
+
+@pytest.mark.parametrize(("idle_w", "energy_mj"), [(None, 70.0), (0.0, 70.0), (3.0, 100.0)])
+def test_the_idle_board_draws_its_watts_for_as_long_as_a_mode_takes_now(
+    idle_w: Optional[float], energy_mj: float
+) -> None:
+    assert renewed(profile(10.0, 70.0), [20.0] * 10, idle_w).energy_mj == energy_mj
+
+
+def test_an_energy_that_is_unknown_stays_so() -> None:
+    assert renewed(profile(10.0, None), [20.0] * 10, 3.0).energy_mj is None
 
 
 def test_an_impossible_time_is_refused(bundle: Bundle, backend: SettableBackend) -> None:

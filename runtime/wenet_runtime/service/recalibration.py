@@ -1,7 +1,8 @@
 """Measures the modes that are served again, one run at a time whenever nothing waits, and predicts from that.
 
 A request that comes meanwhile waits for one run at most. What a run takes here is what it takes while serving: on the
-same thread, with the modes by turns. Energies stay as they were profiled: one run is shorter than a meter resolves.
+same thread, with the modes by turns. What a mode takes above the idle board stays as it was profiled: one run is
+shorter than a meter resolves.
 """
 
 import asyncio
@@ -54,7 +55,8 @@ async def recalibrate(serving: Serving, *, rounds: int = ROUNDS, run_s: float = 
             took_ms = await asyncio.wait_for(asyncio.wrap_future(runtime.measure(mode_id)), run_s)
             if number:  # the first is a warm-up
                 taken.append(took_ms)
-    found = {one: renewed(known[one], taken) for one, taken in samples.items()}
+    idle_w = runtime.controller.idle_w
+    found = {one: renewed(known[one], taken, idle_w) for one, taken in samples.items()}
     runtime.recalibrate(found)
     if serving.cache is not None:
         meter = runtime.meter.source
@@ -62,13 +64,25 @@ async def recalibrate(serving: Serving, *, rounds: int = ROUNDS, run_s: float = 
     return found
 
 
-def renewed(before: Profile, samples_ms: List[float]) -> Profile:
-    """A profile with other times. Whole batches, which are not measured here, are taken to have changed as one row."""
+def renewed(before: Profile, samples_ms: List[float], idle_w: Optional[float] = None) -> Profile:
+    """A profile with other times, in which the idle board's watts, if they are known, were drawn for longer or less.
+
+    Whole batches, which are not measured here, are taken to have changed as one row.
+    """
     times = profile_of(samples_ms)
     by = times.p50_ms / before.p50_ms
+    energy_mj = before.energy_mj
+    if energy_mj is not None:
+        energy_mj = max(0.0, energy_mj + (idle_w or 0.0) * (times.p50_ms - before.p50_ms))
     batches = None if before.batch_ms is None else {rows: ms * by for rows, ms in before.batch_ms.items()}
     return dataclasses.replace(
-        before, p50_ms=times.p50_ms, p95_ms=times.p95_ms, p99_ms=times.p99_ms, runs=times.runs, batch_ms=batches
+        before,
+        p50_ms=times.p50_ms,
+        p95_ms=times.p95_ms,
+        p99_ms=times.p99_ms,
+        runs=times.runs,
+        batch_ms=batches,
+        energy_mj=energy_mj,
     )
 
 
