@@ -167,6 +167,6 @@ def test_what_the_envelope_refuses_is_told_with_its_problem() -> None:
     async def send(message: Any) -> None:
         """Nobody reads it."""
 
-    asyncio.run(envelope({"type": "http", "path": "/admin/drain", "headers": []}, None, send))  # type: ignore[arg-type]
+    asyncio.run(envelope({"type": "http", "method": "POST", "path": "/admin/drain", "headers": []}, None, send))  # type: ignore[arg-type]
     assert refused == ["forbidden"]
     assert (told[0]["wenet.problem"], told[0]["wenet.reply"]["status"]) == ("forbidden", 403)

@@ -187,7 +187,9 @@ def test_whoever_has_no_unrestricted_token_is_kept_out(admin: Client, path: str)
         check_problem(admin.request(method, path), "unauthorized", 401)
         restricted = {"authorization": f"Bearer {OTHER}"}
         check_problem(admin.request(method, path, headers=restricted), "forbidden", 403)
-    check_problem(admin.request("DELETE", path, headers=BEARER), "method-not-allowed", 405)
+    response = admin.request("DELETE", path, headers=BEARER)
+    check_problem(response, "method-not-allowed", 405)
+    assert set(ENDPOINTS[path]) == set(response.headers["allow"].split(", ")) - {"HEAD"}
 
 
 def test_without_a_token_file_admin_is_closed(root: Path, tmp_path: Path) -> None:

@@ -296,6 +296,9 @@ def test_work_that_finishes_late_is_answered_as_it_asked(
         assert response.headers["wenet-budget-met"] == "false"
     else:
         assert check_problem(response, "deadline-exceeded", 504)["executed"] is True
+        assert response.headers["wenet-budget-met"] == "false"
+        assert response.headers["wenet-mode"] == "m2"
+        assert {"wenet-mode-reason", "wenet-predicted-ms", "wenet-energy-source"} <= set(response.headers)
     # Whatever the client was told: one request, which ran, and late.
     counted = [
         line for line in held_client.get("/metrics").text.splitlines() if line[:1] != "#" and "_created" not in line

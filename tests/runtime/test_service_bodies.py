@@ -134,6 +134,13 @@ def test_a_base64_image_s_own_parameters_and_id_count(client: Client) -> None:
     assert (answer["id"], answer["model_version"]) == ("7", "m0")
 
 
+def test_a_base64_image_s_outputs_and_their_form_count(client: Client) -> None:
+    body = {"image_b64": base64.b64encode(image_file(GREY)).decode()}
+    response = client.infer(json={**body, "parameters": {"binary_data_output": True}})
+    assert response.headers["content-type"] == "application/octet-stream"
+    check_problem(client.infer(json={**body, "outputs": [{"name": "nope"}]}), "invalid-tensor", 422)
+
+
 def test_jpeg_answers_what_its_decoded_pixels_answer(client: Client, session_run: Any) -> None:
     file = image_file(GREY, "JPEG", quality=95)
     pixels = np.asarray(Image.open(io.BytesIO(file)))

@@ -9,7 +9,8 @@ from starlette.routing import Match
 from tests.runtime.fakes import Client, SettableBackend, check_problem, make_service
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.service.app import enveloped
-from wenet_runtime.service.direct import InferRequest, path_parameters
+from wenet_runtime.service.direct import InferRequest
+from wenet_runtime.service.paths import path_parameters
 from wenet_runtime.service.routes_v2 import v2_routes
 
 

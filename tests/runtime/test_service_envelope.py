@@ -3,7 +3,7 @@
 import asyncio
 import re
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import pytest
 
@@ -37,6 +37,14 @@ def test_an_impossible_request_id_is_refused_and_not_echoed(client: Client, valu
     response = client.get("/modes", headers={b"X-Request-Id": value})
     check_problem(response, "bad-header", 400)
     assert response.headers["x-request-id"].encode() != value
+
+
+@pytest.mark.parametrize("fields", [[("X-Request-Id", "a1"), ("X-Request-Id", "a1")], [("Host", "localhost")]])
+def test_what_names_the_request_and_its_server_is_sent_once(client: Client, fields: List[Tuple[str, str]]) -> None:
+    twice = [("Host", "localhost"), *fields]
+    for response in (client.get("/modes", headers=twice), client.infer(headers=twice)):
+        check_problem(response, "bad-header", 400)
+    assert {"wenet-latency-ms", "server-timing"} <= set(response.headers)  # as every reply to a request for inference
 
 
 @pytest.mark.parametrize(

@@ -162,11 +162,37 @@ def test_a_whole_reply_reads_as_the_cycle_would_have_written_it(size: int) -> No
 def test_a_connection_ends_where_either_side_wants_it(asked: bool) -> None:
     async def run() -> None:
         transport = Transport()
-        exchange = Exchange(cycle_of(transport, keep_alive=asked))
+        cycle = cycle_of(transport, keep_alive=asked)
+        cycle.more_body = False
+        exchange = Exchange(cycle)
         await exchange.send(start(2, *([(b"connection", b"close")] if asked else [])))
         await exchange.send(body(b"ok"))
         assert transport.closed
         assert b"".join(transport.written).count(b"connection: close\r\n") == 1
+
+    in_loop(run)
+
+
+def test_a_connection_whose_body_still_comes_is_left_to_its_protocol() -> None:
+    async def run() -> None:
+        transport = Transport()
+        exchange = Exchange(cycle_of(transport, keep_alive=False))
+        await exchange.send(start(2))
+        await exchange.send(body(b"ok"))
+        assert b"".join(transport.written).endswith(b"connection: close\r\n\r\nok")
+        assert not transport.closed
+
+    in_loop(run)
+
+
+def test_nothing_is_written_to_a_connection_that_closes() -> None:
+    async def run() -> None:
+        transport = Transport()
+        exchange = Exchange(cycle_of(transport))
+        await exchange.send(start(2))
+        transport.close()
+        await exchange.send(body(b"ok"))
+        assert transport.written == []
 
     in_loop(run)
 

@@ -241,7 +241,6 @@ def test_a_trusted_deadline_of_another_form_is_refused(value: bytes) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        ENVOY,
         b"grpc-timeout",
         b"content-type",
         b"content-encoding",
@@ -253,6 +252,18 @@ def test_what_two_could_read_differently_may_stand_there_once(name: bytes) -> No
     with pytest.raises(Problem, match="twice") as caught:
         options([(name, b"1m"), (name, b"1m")])
     assert caught.value.slug == "bad-header"
+
+
+def test_a_proxy_s_deadline_stands_there_once_where_it_counts() -> None:
+    twice = [(ENVOY, b"5"), (ENVOY, b"6")]
+    with pytest.raises(Problem, match="twice"):
+        options(twice, defaults=TRUSTING)
+    assert options(twice).protocol_ms is None
+
+
+@pytest.mark.parametrize("value", [100 / 3, 50 / 3, 0.9246861924686193 * 7, 1e-3 / 3 + 1e-3])
+def test_a_number_may_have_all_digits_of_its_own(value: float) -> None:
+    assert options([(b"wenet-budget-ms", repr(value).encode())]).budget.latency_ms == value
 
 
 def test_the_path_pins_what_the_request_does_not(bundle: Bundle) -> None:

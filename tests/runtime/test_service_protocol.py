@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import struct
 import time
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
@@ -16,6 +17,7 @@ from tests.runtime.fakes import PATIENCE_S, SettableBackend, ones, v2_body
 from tests.runtime.patience import wait_until
 from tests.runtime.served import BODY, Running, head, servers
 from wenet_runtime.bundle import Bundle
+from wenet_runtime.service.bodies import MAX_BODY_BYTES
 from wenet_runtime.service.connections import Connections, Deadlines
 from wenet_runtime.service.protocol import MAX_FIELDS, MAX_HEAD_BYTES, MAX_PIPELINED, Connection
 
@@ -292,7 +294,130 @@ def test_a_client_cannot_send_too_many_requests_ahead(start: Callable[..., Runni
         assert rest(connection).count(b"HTTP/1.1 200") == 1 + MAX_PIPELINED
 
 
+@pytest.mark.parametrize("how", ["end", "reset"])
+def test_a_client_that_leaves_leaves_with_all_that_it_sent_ahead(
+    start: Callable[..., Running], backend: SettableBackend, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    running = start(Connections(deadlines=deadlines()))
+    backend.hold()
+    with client(running) as other:
+        other.sendall(REQUEST)
+        backend.wait_until_running()
+        ran = len(backend.runs)
+        with client(running) as leaving:
+            leaving.sendall(REQUEST * 2)
+            wait_until(lambda: running.service.runtime.queue_depth == 1)
+            if how == "reset":
+                leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        wait_until(lambda: running.service.runtime.queue_depth == 0)
+        backend.release()
+        assert reply(other)[0].startswith(b"HTTP/1.1 200")
+        wait_until(lambda: running.service.runtime.pending == 0)
+    assert len(backend.runs) == ran
+    assert 'wenet_requests_total{outcome="cancelled"} 1.0' in running.service.metrics.render().decode()
+    assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == []
+
+
+# Another protocol.
+
+H2C = (b"Connection: keep-alive, Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAAP__")
+
+
+def test_a_body_behind_a_wish_for_another_protocol_is_its_request_s(start: Callable[..., Running]) -> None:
+    whole = head(b"Content-Length: %d" % len(BODY), *H2C) + BODY
+    with client(start(Connections(deadlines=deadlines()))) as connection:
+        for pieces in ([whole], [whole[:-9], whole[-9:]], [whole[:40], whole[40:-400], whole[-400:]], [whole * 2]):
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(0.02)
+            for _ in range(len(b"".join(pieces)) // len(whole)):
+                assert reply(connection)[0].startswith(b"HTTP/1.1 200")
+
+
+def test_no_request_hides_in_the_body_of_such_a_one(start: Callable[..., Running]) -> None:
+    hidden = b"GET /modes HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: hidden\r\n\r\n"
+    with client(start(Connections(deadlines=deadlines()))) as connection:
+        connection.sendall(head(b"Content-Length: %d" % len(hidden), *H2C))
+        time.sleep(0.05)
+        connection.sendall(hidden + LIVE.replace(b"Host", b"X-Request-Id: shown\r\nHost"))
+        assert reply(connection)[0].startswith(b"HTTP/1.1 400")
+        assert b"x-request-id: shown\r\n" in reply(connection)[0]
+
+
+def test_such_a_request_s_time_counts_from_its_first_byte_too(start: Callable[..., Running]) -> None:
+    with client(start(Connections(deadlines=deadlines()))) as connection:
+        whole = head(b"Content-Length: %d" % len(BODY), b"WeNet-Budget-Ms: 150", b"WeNet-Mode: m0", *H2C) + BODY
+        connection.sendall(whole[:50])
+        time.sleep(0.3)
+        connection.sendall(whole[50:])
+        found, _ = reply(connection)
+    assert b"\r\nwenet-budget-met: false\r\n" in found or b" 503 " in found or b" 504 " in found
+
+
+@pytest.mark.parametrize("fields", [[], list(H2C)])
+def test_requests_behind_one_without_a_body_are_answered(start: Callable[..., Running], fields: List[bytes]) -> None:
+    wish = b"\r\n".join([b"GET /v2/health/live HTTP/1.1", b"Host: localhost", *fields, b"", b""])
+    with client(start(Connections(deadlines=deadlines()))) as connection:
+        connection.sendall(wish + LIVE + wish + LIVE)
+        for _ in range(4):
+            assert reply(connection)[0].startswith(b"HTTP/1.1 200")
+
+
+def test_it_is_no_proxy(start: Callable[..., Running]) -> None:
+    running = start(Connections(deadlines=deadlines()))
+    check_problem(running.raw(b"CONNECT example.org:80 HTTP/1.1\r\nHost: localhost\r\n\r\nx"), "malformed-request", 400)
+
+
+# Answers before the body has come.
+
+
+@pytest.mark.parametrize(("path", "status"), [(b"/nowhere", 404), (b"/infer", 413)])
+def test_whoever_sends_first_and_reads_then_gets_the_answer(
+    start: Callable[..., Running], path: bytes, status: int
+) -> None:
+    running = start(Connections(deadlines=deadlines(drop_s=NEVER_S)))
+    size = MAX_BODY_BYTES + 1
+    with client(running) as connection:
+        connection.sendall(head(b"Content-Length: %d" % size, b"Connection: close").replace(b"/infer", path))
+        for _ in range(size >> 16):
+            connection.sendall(bytes(1 << 16))
+            time.sleep(0.0002)  # so that the answer is sent in the midst of it
+        found = rest(connection)
+    assert found.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\n\r\n{" in found
+
+
+def test_what_comes_after_an_answer_is_not_taken_for_ever(start: Callable[..., Running]) -> None:
+    connections = Connections(deadlines=deadlines(drop_s=SOON_S))
+    running = start(connections)
+    with client(running) as connection:
+        connection.sendall(head(b"Content-Length: 999999", b"Connection: close").replace(b"/infer", b"/nowhere"))
+        wait_until(lambda: len(connections._leaving) == 1)
+        with pytest.raises(OSError):  # noqa: PT012 - the first that fails
+            while True:
+                connection.sendall(bytes(10))
+                time.sleep(0.01)
+    wait_until(lambda: len(connections._leaving) == 0)
+
+
 # Heads.
+
+
+def test_blanks_around_a_value_are_no_part_of_it(start: Callable[..., Running]) -> None:
+    with client(start(Connections(deadlines=deadlines()))) as connection:
+        connection.sendall(LIVE.replace(b"Host", b"X-Request-Id: \t mine \t \r\nHost"))
+        assert b"x-request-id: mine\r\n" in reply(connection)[0]
+
+
+@pytest.mark.parametrize(("version", "waits"), [(b"1.1", True), (b"1.0", False)])
+def test_only_who_knows_how_to_wait_is_told_to_go_on(
+    start: Callable[..., Running], version: bytes, waits: bool
+) -> None:
+    running = start(Connections(deadlines=deadlines()))
+    fields = (b"Content-Length: %d" % len(BODY), b"Expect: 100-continue", b"Connection: close")
+    found = running.raw(head(*fields).replace(b"HTTP/1.1", b"HTTP/" + version) + BODY)
+    assert found.startswith(b"HTTP/1.1 100 ") is waits
+    assert b"HTTP/1.1 200 " in found
 
 
 def sized(size: int) -> bytes:

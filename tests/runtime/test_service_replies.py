@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import json
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 import pytest
@@ -31,6 +31,11 @@ NPY = "application/x-npy"
         (f"text/html, {NPY}", NPY),
         (BINARY, BINARY),
         (",;,", "application/json"),
+        (f"application/json;q=0, {NPY}", NPY),
+        (f"application/json; q=0.2, {NPY} ; q = 0.7, {BINARY};q=0.70", NPY),
+        (f"*/*;q=0.5, {NPY};q=0.4", "application/json"),
+        (f"{NPY};q=0, text/html", "application/json"),
+        ("application/*", "application/json"),
     ],
 )
 def test_the_reply_has_the_form_that_was_asked_for(client: Client, accept: str, media: str) -> None:
@@ -58,6 +63,23 @@ def test_a_raw_tensor_may_be_answered_in_json_and_npy(client: Client) -> None:
     for accept in ("application/json", NPY):
         response = client.infer(content=ones().tobytes(), headers={**headers, "Accept": accept})
         assert (response.status_code, response.headers["content-type"]) == (200, accept)
+
+
+@pytest.mark.parametrize(
+    ("accept", "media"),
+    [
+        ([], BINARY),
+        (["*/*"], BINARY),
+        (["text/html, application/*;q=0.1"], BINARY),
+        (["text/html"], "application/json"),
+        (["image/png", NPY], NPY),
+        (["text/html", "application/json"], "application/json"),
+    ],
+)
+def test_a_raw_tensor_is_answered_in_binary_where_that_is_taken(client: Client, accept: List[str], media: str) -> None:
+    fields = [("Content-Type", BINARY), ("Inference-Header-Content-Length", "0"), *(("Accept", one) for one in accept)]
+    response = client.infer(content=ones().tobytes(), headers=fields)
+    assert (response.status_code, response.headers["content-type"]) == (200, media)
 
 
 def test_an_output_may_be_asked_for_by_name(client: Client) -> None:

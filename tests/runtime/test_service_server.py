@@ -141,6 +141,20 @@ def test_who_has_no_token_is_refused_before_the_body_is_sent(start: Callable[...
     assert ADMIN_TOKEN not in found
 
 
+def test_who_asks_is_who_is_connected_whatever_a_header_says(start: Callable[..., Running]) -> None:
+    clients: List[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        clients.append(scope["client"][0])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    running = start(app=app)
+    for name in ("X-Forwarded-For", "Forwarded"):
+        httpx.get(running.url, headers={name: "10.0.0.1", "X-Forwarded-Proto": "https"})
+    assert set(clients) == {"127.0.0.1"}
+
+
 def test_a_request_to_change_the_protocol_is_answered_as_any_other(start: Callable[..., Running], guarded: App) -> None:
     running = start(app=guarded)
     headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}

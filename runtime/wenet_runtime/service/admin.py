@@ -36,9 +36,8 @@ def admin_routes(service: Service, bundles: Bundles) -> List[Route]:
     """
 
     async def policy(request: Request) -> Response:
-        return json_response(policy_members(service.defaults))
-
-    async def new_policy(request: Request) -> Response:
+        if request.method != "PUT":
+            return json_response(policy_members(service.defaults))
         members = await _members(request, POLICY)
         wanted = policy_from(members, service.defaults)
         bundles.check_unchanging()  # what is about to be served has been held against the policy as it is
@@ -68,8 +67,7 @@ def admin_routes(service: Service, bundles: Bundles) -> List[Route]:
         return _accepted({"draining": True})
 
     return [
-        Route("/admin/policy", policy, methods=["GET"]),
-        Route("/admin/policy", new_policy, methods=["PUT"]),
+        Route("/admin/policy", policy, methods=["GET", "PUT"]),
         Route("/admin/bundle", bundle, methods=["POST"]),
         Route("/admin/rollback", rollback, methods=["POST"]),
         Route("/admin/recalibrate", recalibrate, methods=["POST"]),

@@ -15,7 +15,7 @@ from wenet_runtime.service.images import decode_image, image_pixels
 from wenet_runtime.service.problems import Problem
 from wenet_runtime.service.v2binary import MAX_HEADER_BYTES, binary_tensor
 from wenet_runtime.service.v2json import check_amount, elements, parse_json
-from wenet_runtime.service.v2request import Decoded, check_tensor, decode_common, decode_v2, decode_v2_binary
+from wenet_runtime.service.v2request import Decoded, check_tensor, decode_v2, decode_v2_binary, with_wishes
 
 MAX_BODY_BYTES = 16 << 20
 MAX_NPY_HEADER_BYTES = 10 << 10
@@ -133,8 +133,7 @@ def decode(
     check_amount(body, manifest)
     members = parse_json(body)
     if image_b64 and isinstance(members, dict) and "image_b64" in members:
-        parameters, request_id = decode_common(members)
-        return Decoded(_image_b64(members["image_b64"], manifest), parameters, request_id)
+        return with_wishes(_image_b64(members["image_b64"], manifest), members, manifest)
     return decode_v2(members, manifest)
 
 

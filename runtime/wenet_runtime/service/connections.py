@@ -24,6 +24,7 @@ class Deadlines:
         reply_s: any progress in taking a reply.
         idle_s: the next request, after the last reply.
         linger_s: to read an answer after which nothing more is taken.
+        drop_s: to send the rest of a body whose request was answered before, where the connection then ends.
         quiet_s: without a whole request, before it has to give way where there are too many.
     """
 
@@ -33,6 +34,7 @@ class Deadlines:
     reply_s: float = 10.0
     idle_s: float = 30.0
     linger_s: float = 1.0
+    drop_s: float = 5.0
     quiet_s: float = 1.0
 
 

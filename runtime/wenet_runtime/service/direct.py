@@ -3,13 +3,14 @@
 The framework's layers take about as long as a small network does.
 """
 
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Mapping
 
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from wenet_runtime.service.envelope import App, Receive, Scope, Send
 from wenet_runtime.service.inference import Service, infer
+from wenet_runtime.service.paths import path_parameters
 
 _NO_QUERY = QueryParams()
 
@@ -35,20 +36,6 @@ class Direct:
         reply = await infer(self._service, InferRequest(scope, receive, send))
         await send({"type": "http.response.start", "status": reply.status_code, "headers": reply.raw_headers})
         await send({"type": "http.response.body", "body": reply.body})
-
-
-def path_parameters(path: str) -> Optional[Dict[str, str]]:
-    """What the path of a request for inference names, `model` and `version`; None if it is another path."""
-    if path == "/infer":
-        return {}
-    parts = path.split("/")
-    if parts[:3] != ["", "v2", "models"] or parts[-1] != "infer" or "" in parts[1:]:
-        return None
-    if len(parts) == 5:
-        return {"model": parts[3]}
-    if len(parts) == 7 and parts[4] == "versions":
-        return {"model": parts[3], "version": parts[5]}
-    return None
 
 
 class InferRequest(Request):

@@ -8,7 +8,8 @@ from typing import Any, Awaitable, Callable, FrozenSet, List, MutableMapping, Op
 from starlette.requests import Request
 
 from wenet_runtime.service.exchange import EXCHANGE
-from wenet_runtime.service.problems import Problem, problem_response
+from wenet_runtime.service.paths import path_parameters
+from wenet_runtime.service.problems import Problem, problem_response, timed
 from wenet_runtime.service.tokens import Tokens, refusal
 
 Scope = MutableMapping[str, Any]
@@ -59,9 +60,9 @@ class Envelope:
         if exchange is not None:
             receive, send = exchange.receive, exchange.send
         scope.setdefault("wenet.start_s", time.monotonic())  # the protocol has stamped its first byte
-        given = _header(scope["headers"], b"x-request-id")
-        valid = given is not None and _REQUEST_ID.fullmatch(given) is not None
-        request_id = given.decode("ascii") if given is not None and valid else new_request_id()
+        given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+        valid = len(given) == 1 and _REQUEST_ID.fullmatch(given[0]) is not None
+        request_id = given[0].decode("ascii") if valid else new_request_id()
         scope["wenet.request_id"] = request_id
         scope["wenet.by_token"] = self._tokens is not None
 
@@ -76,13 +77,15 @@ class Envelope:
             await send(message)
 
         # Before any of the body is asked for, and by the very path that the router will look at.
-        problem = self._refused(scope["headers"], given is not None and not valid)
+        problem = self._refused(scope["headers"], bool(given) and not valid)
         problem = problem or refusal(self._tokens, scope["path"], scope["headers"])
         try:
             if problem is None:
                 await self._app(scope, receive, send_with_id)
             else:
                 self._refused_with(problem.slug)
+                if scope["method"] == "POST" and path_parameters(scope["path"]) is not None:
+                    timed(problem, scope)
                 await problem_response(problem, Request(scope))(scope, receive, send_with_id)
         finally:
             if "wenet.dismissed" not in scope:  # otherwise its connection has told what became of it
@@ -91,8 +94,11 @@ class Envelope:
 
     def _refused(self, headers: List[Tuple[bytes, bytes]], bad_id: bool) -> Optional[Problem]:
         if bad_id:
-            return Problem("bad-header", "X-Request-Id takes 1 to 128 of A-Z a-z 0-9 . _ : -")
-        host = (_header(headers, b"host") or b"").decode("latin-1").lower()
+            return Problem("bad-header", "X-Request-Id takes 1 to 128 of A-Z a-z 0-9 . _ : -, and is sent once")
+        hosts = [value for name, value in headers if name == b"host"]
+        if len(hosts) > 1:
+            return Problem("bad-header", "header 'host' is given twice: send it once")
+        host = hosts[0].decode("latin-1").lower() if hosts else ""
         name = host if host.endswith("]") else host.rsplit(":", 1)[0]
         if self._hosts is not None and name not in self._hosts:
             return Problem("bad-header", "this Host is not served on a loopback address: name it with --allowed-host")
@@ -102,10 +108,3 @@ class Envelope:
 def new_request_id() -> str:
     """An id that no other request has: 16 hexadecimal digits."""
     return os.urandom(8).hex()
-
-
-def _header(headers: List[Tuple[bytes, bytes]], name: bytes) -> Optional[bytes]:
-    for found, value in headers:
-        if found == name:
-            return value
-    return None

@@ -99,6 +99,8 @@ class Exchange:
         body: bytes = message.get("body", b"")
         headers = [*cycle.default_headers, *start["headers"]]
         whole = not message.get("more_body", False) and (b"content-length", b"%d" % len(body)) in headers
+        if cycle.transport.is_closing():
+            cycle.disconnected = True
         if not whole or cycle.scope["method"] == "HEAD" or cycle.disconnected or cycle.flow.write_paused:
             return False
         if CLOSE in headers:
@@ -117,7 +119,7 @@ class Exchange:
         cycle.response_started = cycle.response_complete = True
         self._pieces, self._rest = [], None  # of a body that nobody asked for
         cycle.message_event.set()
-        if not cycle.keep_alive:
+        if not cycle.keep_alive and not cycle.more_body:  # otherwise its connection waits for what still comes
             cycle.transport.close()
         cycle.on_response()
         return True

@@ -19,7 +19,7 @@ from wenet_runtime.service.bodies import Cut, decode, decodes_quickly, read_body
 from wenet_runtime.service.decisions import Asked, Decisions
 from wenet_runtime.service.metrics import Metrics
 from wenet_runtime.service.options import Defaults, check_power, parameter_options
-from wenet_runtime.service.problems import Problem, problem_of, problem_response
+from wenet_runtime.service.problems import problem_of, problem_response, timed
 from wenet_runtime.service.rate_limit import RateLimit, client_of
 from wenet_runtime.service.recent import Recent
 from wenet_runtime.service.replies import Reply, encode, result_fields, result_parameters
@@ -90,16 +90,9 @@ async def infer(service: Service, request: Request) -> Response:
             _LOG.exception("request %s failed", request.scope["wenet.request_id"])
         # Its frames hold the body, and the error, which would hold each other until the collector comes.
         error.__traceback__ = None
-        return _problem_response(problem, request)
+        return problem_response(timed(problem, request.scope), request)
     finally:
         serving.tally.ended()
-
-
-def _problem_response(problem: Problem, request: Request) -> Response:
-    latency_ms = (time.monotonic() - request.scope["wenet.start_s"]) * 1e3
-    problem.headers["WeNet-Latency-Ms"] = f"{latency_ms:.3f}"
-    problem.headers["Server-Timing"] = f"total;dur={latency_ms:.3f}"
-    return problem_response(problem, request)
 
 
 async def _answer(service: Service, serving: Serving, request: Request) -> Response:
@@ -138,17 +131,20 @@ async def _answer(service: Service, serving: Serving, request: Request) -> Respo
         if met == told:  # otherwise it ended while the body was encoded, which says so then
             break
     latency_ms = (now_s - start_s) * 1e3
+    timing = _server_timing(start_s, received_s, decoded_s, result, encoding_s, now_s)
+    fields = result_fields(result, timing, latency_ms=latency_ms, met=met)
     if _must_be_timely(options, deadline, now_s):  # an error to the client, and counted as what it was: it ran
         late = DeadlineExceeded(
             f"answered after {latency_ms:.3g} ms, the budget was {deadline.limit_ms:g} ms",
             executed=True,
             budget_ms=deadline.limit_ms,
         )
-        reply = _problem_response(problem_of(late), request)
+        problem = problem_of(late)
+        problem.headers.update((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
+        reply = problem_response(problem, request)
         served = None
     else:
-        timing = _server_timing(start_s, received_s, decoded_s, result, encoding_s, now_s)
-        reply = Reply(content, content_fields + result_fields(result, timing, latency_ms=latency_ms, met=met))
+        reply = Reply(content, content_fields + fields)
         served = (decoded_s - received_s, now_s - encoding_s)
     # Counted once the reply is on its way: none of it can fail the request, and nobody waits for it.
     asyncio.get_running_loop().call_soon(_count, service, serving, _Answered(asked, result, met, now_s, served))

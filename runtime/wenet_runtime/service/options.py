@@ -13,7 +13,7 @@ from wenet_runtime.meters.base import UNAVAILABLE, Meter
 from wenet_runtime.service.health import meter_state
 from wenet_runtime.service.problems import Problem
 
-_DECIMAL = re.compile(r"\d{1,12}(\.\d{1,12})?|\.\d{1,12}")
+_DECIMAL = re.compile(r"\d{1,32}(\.\d{1,32})?|\.\d{1,32}")  # a float's own digits are 17
 _INTEGER = re.compile(r"\d{1,12}")
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _GRPC = re.compile(r"(\d{1,8})([HMSmun])")
@@ -74,7 +74,7 @@ def header_options(request: Request, *, trust_proxy_headers: bool = False) -> Di
     once: Set[bytes] = set()
     for raw_name, raw_value in request.scope["headers"]:
         ours = raw_name.startswith(b"wenet-")
-        if ours or raw_name in ONCE:
+        if ours or (raw_name in ONCE and (trust_proxy_headers or raw_name != ENVOY)):
             if raw_name in once:
                 raise Problem(
                     "bad-header", f"header '{_shown(raw_name.decode('latin-1'))}' is given twice: send it once"

@@ -1,6 +1,7 @@
 """Errors over HTTP: RFC 9457 problem+json, one slug each, never a traceback, path or token."""
 
 import math
+import time
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from starlette.requests import Request
@@ -125,6 +126,14 @@ def _predicted(error: Exception) -> Dict[str, str]:
 
 def _rounded(value: Optional[float]) -> Optional[float]:
     return None if value is None or not math.isfinite(value) else round(value, 3)
+
+
+def timed(problem: Problem, scope: Mapping[str, Any]) -> Problem:
+    """The problem, saying as every reply to a request for inference does how long that took."""
+    latency_ms = (time.monotonic() - scope["wenet.start_s"]) * 1e3
+    problem.headers["WeNet-Latency-Ms"] = f"{latency_ms:.3f}"
+    problem.headers["Server-Timing"] = f"total;dur={latency_ms:.3f}"
+    return problem
 
 
 def problem_response(problem: Problem, request: Request) -> Response:

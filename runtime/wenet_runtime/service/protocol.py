@@ -8,15 +8,15 @@ import asyncio
 from functools import partial
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from starlette.requests import Request
+import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from wenet_runtime.service.connections import Connections
-from wenet_runtime.service.envelope import new_request_id
 from wenet_runtime.service.exchange import EXCHANGE, Exchange
-from wenet_runtime.service.problems import Problem, problem_response
+from wenet_runtime.service.one_protocol import OneProtocol, whole_reply
+from wenet_runtime.service.problems import Problem
 
 MAX_HEAD_BYTES = 16 << 10
 MAX_FIELDS = 100
@@ -35,7 +35,7 @@ class _Refused(Exception):
     """Leaves the parser from within one of its callbacks."""
 
 
-class Connection(HttpToolsProtocol):
+class Connection(OneProtocol):
     """Reads requests and answers them in their order.
 
     Args:
@@ -63,6 +63,7 @@ class Connection(HttpToolsProtocol):
         self._due_s = 0.0  # by when the client must have sent what is waited for
         self._fruitless = 0  # bytes read since anything came of any
         self._exchange: Optional[Exchange] = None  # of the newest request
+        self._answered: Optional[RequestResponseCycle] = None  # what is being answered: the oldest request
         self._unsent = 0
         self._sent_by_s = 0.0
         self._problem: Optional[Problem] = None
@@ -82,8 +83,12 @@ class Connection(HttpToolsProtocol):
             self._dismiss(Problem("queue-full", "too many connections are open: come back later"))
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
-        """It is over."""
+        """It is over, for every request of it."""
         self._connections.lost(self)
+        for cycle in (self._answered, *(ahead for ahead, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -92,7 +97,11 @@ class Connection(HttpToolsProtocol):
             return
         self._read_s = self._clock()
         self._fruitless += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.feed(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
         if not self._deaf and self._fruitless > MAX_HEAD_BYTES and self._reads != NOTHING:
             self._refuse(_too_large())
 
@@ -104,7 +113,8 @@ class Connection(HttpToolsProtocol):
             self._stop(Problem("malformed-request", "too many requests are sent ahead: wait for answers"))
         super().on_message_begin()
         self._reads = HEAD
-        self._begun_s = self._read_s
+        if not self.rereads:
+            self._begun_s = self._read_s
         self._due_s = self._begun_s + self._deadlines.head_s
         self.scope["wenet.start_s"] = self._begun_s  # type: ignore[typeddict-unknown-key]
 
@@ -121,9 +131,15 @@ class Connection(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > MAX_HEAD_BYTES:
             self._stop(_too_large())
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                self._stop(Problem("malformed-request", "this is no proxy: CONNECT is not taken"))
+            return
         super().on_headers_complete()  # raises for a path that is none: then there is no body of anything
         # Whatever the head says of it: older uvicorns leave that to the application.
         self.cycle.keep_alive = self.cycle.keep_alive and self.parser.should_keep_alive()
+        if not self.pipeline:
+            self._answered = self.cycle
         self._exchange = Exchange(self.cycle, behind=bool(self.pipeline))
         self.scope[EXCHANGE] = self._exchange  # type: ignore[literal-required] # the task has not begun yet
         self._reads = BODY
@@ -140,6 +156,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The whole request is there."""
+        if self.parser.should_upgrade():
+            return
         self._reads = NOTHING
         self._fruitless = 0
         self._due_s = self._read_s + self._deadlines.idle_s  # counts if it was answered before it ended
@@ -150,7 +168,10 @@ class Connection(HttpToolsProtocol):
         self._quiet_s = self._clock()
         if self._reads == NOTHING:
             self._due_s = self._quiet_s + self._deadlines.idle_s
-        if self._deaf and not self.pipeline:
+        self._answered = self.pipeline[-1][0] if self.pipeline else None
+        if self._reads == BODY and self.cycle.response_complete and not self.cycle.keep_alive:
+            self._linger(self._deadlines.drop_s)
+        elif self._deaf and not self.pipeline:
             self.transport.close()
         super().on_response_complete()
 
@@ -224,18 +245,20 @@ class Connection(HttpToolsProtocol):
 
     def _dismiss(self, problem: Problem) -> None:
         """Write a problem, end this side, and give the client a moment to read it."""
-        self._deaf = self._dismissed = True
-        self._due_s = self._clock() + self._deadlines.linger_s
         self._connections.refused(problem.slug)
+        if self.transport.is_closing():
+            self._linger(self._deadlines.linger_s)
+            return
+        self.transport.write(whole_reply(problem, self.server_state.default_headers))
+        self._linger(self._deadlines.linger_s)
+
+    def _linger(self, most_s: float) -> None:
+        """End this side, and drop what still comes: closed before it has come, a connection takes its reply along."""
+        self._deaf = self._dismissed = True
+        self._due_s = self._clock() + most_s
         self._connections.leave(self)
         if self.transport.is_closing():
             return
-        request_id = new_request_id()
-        reply = problem_response(problem, Request({"type": "http", "headers": [], "wenet.request_id": request_id}))
-        more = ((b"x-request-id", request_id.encode("ascii")), (b"connection", b"close"))
-        fields = [*self.server_state.default_headers, *reply.raw_headers, *more]
-        head = b"".join(b"%b: %b\r\n" % field for field in fields)
-        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[reply.status_code], head, bytes(reply.body)))
         self.flow.resume_reading()  # so that its end is seen
         if self.transport.can_write_eof():
             self.transport.write_eof()

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from wenet_runtime.service.problems import Problem
 from wenet_runtime.service.v2request import Decoded
 
 MAX_TOP_K = 100
+ANY = ("*/*", "application/*")
+_QUALITY = re.compile(r"q\s*=\s*(\d(?:\.\d{0,3})?)")
 Fields = List[Tuple[bytes, bytes]]  # headers, names in lower case
 
 
@@ -42,7 +44,8 @@ class Wanted:
 def wanted_reply(request: Request, manifest: Manifest, decoded: Decoded) -> Wanted:
     """The form that V2's parameters, `Accept` and `top_k` ask for. Raises `Problem` malformed-request."""
     names = decoded.outputs or tuple(spec.name for spec in manifest.outputs)
-    media = _accepted(request.headers.get("accept", ""), OCTETS if decoded.raw_reply else JSON, len(names))
+    accept = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"accept"]
+    media = _accepted(", ".join(accept), OCTETS if decoded.raw_reply else JSON, len(names))
     request_id = decoded.request_id
     said = decoded.binary_output
     if said is not None or decoded.binary:  # these decide before Accept
@@ -62,12 +65,30 @@ def wanted_reply(request: Request, manifest: Manifest, decoded: Decoded) -> Want
 
 
 def _accepted(accept: str, otherwise: str, outputs: int) -> str:
-    """The first media type of `Accept` that a reply of so many outputs can have."""
-    for one in accept.split(",") if accept else ():
-        asked = one.split(";", 1)[0].strip().lower()
+    """The best media type of `Accept`, the first of equals, that a reply of so many outputs can have.
+
+    JSON where none of them can be had, and `otherwise` where all are welcome.
+    """
+    best, most = (JSON if accept else otherwise), 0.0
+    for one in accept.split(","):
+        asked, *parameters = one.lower().split(";")
+        asked = asked.strip()
+        if asked in ANY:
+            asked = otherwise
         if asked in (JSON, OCTETS) or (asked == NPY and outputs == 1):
-            return asked
-    return otherwise
+            weight = _weight(parameters)
+            if weight > most:
+                best, most = asked, weight
+    return best
+
+
+def _weight(parameters: Sequence[str]) -> float:
+    """A media range's `q`; 1 where it has none, or none that is a number from 0 to 1."""
+    for one in parameters:
+        found = _QUALITY.fullmatch(one.strip())
+        if found:
+            return min(1.0, float(found.group(1)))
+    return 1.0
 
 
 def encode(result: Result, wanted: Wanted, manifest: Manifest, parameters: Mapping[str, Any]) -> Tuple[bytes, Fields]:

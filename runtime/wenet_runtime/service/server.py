@@ -53,6 +53,7 @@ def config_of(
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # who asks is who is connected: anybody can write X-Forwarded-For
         timeout_keep_alive=math.ceil(connections.deadlines.idle_s),
         timeout_graceful_shutdown=REPLY_S,
         ssl_certfile=None if tls is None else str(tls.cert),

@@ -76,9 +76,6 @@ def decode_v2(members: Any, manifest: Manifest, tail: Optional[Tail] = None) -> 
     inputs = members.get("inputs")
     if not isinstance(inputs, list) or not inputs:
         raise Problem("malformed-request", "the JSON body has no list 'inputs': send {\"inputs\": […]}")
-    parameters, request_id = decode_common(members)
-    asked, binary = _asked_outputs(members.get("outputs"), manifest)
-    binary_output = _flag(parameters, "binary_data_output")
     specs = {spec.name: spec for spec in manifest.inputs}
     tensors: Dict[str, NDArray[Any]] = {}
     for one in inputs:
@@ -91,18 +88,20 @@ def decode_v2(members: Any, manifest: Manifest, tail: Optional[Tail] = None) -> 
         raise Problem("invalid-tensor", f"input '{missing[0]}' is missing: this model has {', '.join(specs)}")
     if len({values.shape[0] for values in tensors.values()}) != 1:
         raise Problem("invalid-tensor", "the inputs' batches differ")
-    return Decoded(tensors, parameters, request_id, asked, binary_output=binary_output, binary=binary)
+    return with_wishes(tensors, members, manifest)
 
 
-def decode_common(members: Mapping[str, Any]) -> Tuple[Mapping[str, Any], Optional[str]]:
-    """`parameters` and `id` of any JSON body. Raises `Problem` malformed-request."""
+def with_wishes(tensors: Dict[str, NDArray[Any]], members: Mapping[str, Any], manifest: Manifest) -> Decoded:
+    """Inputs with what any JSON body may say beside them. Raises `Problem` malformed-request or invalid-tensor."""
     parameters = members.get("parameters", {})
     if not isinstance(parameters, dict):
         raise Problem("malformed-request", "'parameters' is no object")
     request_id = members.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise Problem("malformed-request", "'id' is no string")
-    return parameters, request_id
+    asked, binary = _asked_outputs(members.get("outputs"), manifest)
+    binary_output = _flag(parameters, "binary_data_output")
+    return Decoded(tensors, parameters, request_id, asked, binary_output=binary_output, binary=binary)
 
 
 def _name(one: Any, specs: Mapping[str, TensorSpec]) -> str:
