@@ -9,6 +9,7 @@ from wenet_runtime.budget import Deadline, RequestOptions
 from wenet_runtime.errors import QueueFull
 
 Work = TypeVar("Work")
+LAST_PRIORITY = 3
 
 
 @dataclass(eq=False)
@@ -67,7 +68,7 @@ class DeadlineQueue(Generic[Work]):
     """
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._entries: List[_Entry[Work]] = []
         self._numbers = itertools.count()
 
@@ -75,10 +76,13 @@ class DeadlineQueue(Generic[Work]):
         """Add a job.
 
         Raises:
-            QueueFull: `capacity` jobs wait already.
+            QueueFull: `capacity` jobs wait already; three quarters of that where it is of the last priority.
         """
-        if len(self._entries) >= self._capacity:
-            raise QueueFull(f"{self._capacity} requests wait already: send again later, or raise --max-queue")
+        waiting = len(self._entries)
+        if waiting >= self.capacity:
+            raise QueueFull(f"{waiting} requests wait already: send again later, or raise --max-queue")
+        if job.options.priority == LAST_PRIORITY and waiting >= max(1, self.capacity * 3 // 4):
+            raise QueueFull(f"{waiting} requests wait already: the rest of the queue is for priority 1 and 2")
         job.number = next(self._numbers)
         insort(self._entries, (*job.urgency, job.number, job))
 

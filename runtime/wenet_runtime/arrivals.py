@@ -37,12 +37,12 @@ class Arrivals:
         self._budgets: Deque[float] = deque(maxlen=MEMORY)
         self._last_s: Optional[float] = None
         self._since = 0
-        self._present: Deque[int] = deque()
+        self._present: Deque[Optional[int]] = deque()
         self._counts: Counts[int] = Counter()
         self._planned: Optional[Forecast] = None
 
-    def came(self, left_ms: float, present: int, now_s: float) -> None:
-        """A request came with so much time left; so many wait or run with it."""
+    def came(self, left_ms: float, present: Optional[int], now_s: float) -> None:
+        """A request came with so much time left; so many wait or run with it, None where it found no place."""
         if self._last_s is not None and now_s >= self._last_s:
             self._gaps.append((now_s - self._last_s) * 1e3)
         self._last_s = now_s
@@ -50,9 +50,10 @@ class Arrivals:
             self._budgets.append(max(0.0, left_ms))
         self._since += 1
         self._present.append(present)
-        self._counts[present] += 1
-        if len(self._present) > WATCHED:
-            gone = self._present.popleft()
+        if present is not None:  # a full queue is as full each time, whoever comes upon it
+            self._counts[present] += 1
+        gone = self._present.popleft() if len(self._present) > WATCHED else None
+        if gone is not None:
             self._counts[gone] -= 1
             if not self._counts[gone]:
                 del self._counts[gone]
@@ -73,7 +74,7 @@ class Arrivals:
         Then how many come depends on how long an answer takes, and gaps say nothing about what would be if it took
         longer.
         """
-        return self._counts[max(self._counts, default=0)] >= RETURNING * len(self._present)
+        return bool(self._counts) and self._counts[max(self._counts)] >= RETURNING * len(self._present)
 
     def traffic(self, forecast: Forecast) -> Optional[Traffic]:
         """What to plan with, if it is time to plan; it is not asked for again for a while then."""

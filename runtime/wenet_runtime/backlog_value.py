@@ -11,7 +11,7 @@ from typing import Callable, List, NamedTuple, Optional, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-BINS = 96  # of work, up to the largest budget
+BINS = 96  # of work, up to the largest of the budgets that stand for all: a single long one would make them coarse
 GAPS = 96  # quantiles that stand for all gaps
 BUDGETS = (0.125, 0.375, 0.625, 0.875)  # quantiles that stand for all budgets
 AGES = 6  # classes of time since the last arrival: bursts are not over at once
@@ -98,7 +98,8 @@ def solve(traffic: Traffic, before: Optional[BacklogValue] = None) -> BacklogVal
     """The value function of such traffic, found from an earlier one on if there is one."""
     gaps = np.sort(np.asarray(traffic.gaps_ms, dtype=float))
     medians = np.asarray(traffic.medians_ms, dtype=float)
-    top_ms = max(float(np.max(traffic.budgets_ms)), float(medians.min()))
+    budgets = np.quantile(np.asarray(traffic.budgets_ms, dtype=float), BUDGETS)
+    top_ms = max(float(budgets[-1]), float(medians.min()))
     grid = np.linspace(0.0, top_ms, BINS)
     step_ms = float(grid[1])
     kernel = _kernel(grid, _spread(gaps))
@@ -107,7 +108,6 @@ def solve(traffic: Traffic, before: Optional[BacklogValue] = None) -> BacklogVal
     high = to - low
     reward = (np.asarray(traffic.accuracies, dtype=float) + traffic.answer)[:, None]
     ends = grid[None, :] + np.asarray(traffic.bounds_ms, dtype=float)[:, None]
-    budgets = np.quantile(np.asarray(traffic.budgets_ms, dtype=float), BUDGETS)
     late = [np.where(ends <= budget, 0.0, -np.inf) for budget in np.unique(budgets)]
     values = np.zeros(BINS)
     if before is not None:

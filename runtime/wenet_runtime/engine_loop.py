@@ -178,6 +178,8 @@ class EngineLoop:
         with self.changed:
             self._scheduler.ended()
             self._settle_refused()
+            if self.present.assignment is not None:
+                fail(self.present.assignment.jobs, EngineError("the engine's thread met a defect: send again"))
             self.present.fail()
             turn_away(self._scheduler.expired(math.inf), EngineError("the scheduler failed: send again"))
 
@@ -238,9 +240,9 @@ class EngineLoop:
             fail(jobs, error)
             return
         with self.changed:
-            self.present.end()
             self._scheduler.ended()
             self.last_mode = hand_out(assignment, run, self._meter.source, self.last_mode, self.present.answered)
+            self.present.end()
             if not len(self._scheduler) and not self._closed:
                 # What the run taught can wait until its reply has left: both want the interpreter.
                 self.changed.wait(SETTLE_S)

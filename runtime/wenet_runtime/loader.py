@@ -15,6 +15,7 @@ from wenet_runtime.pool import Pool
 
 REST_S = 1.0  # between evictions: requests that want modes by turns must not keep the device busy with loading
 CLOSING_S = 30.0
+FIRST_REST_S, LONGEST_REST_S = 1.0, 300.0  # of a mode that does not load: doubled each time
 
 _LOG = logging.getLogger(__name__)
 
@@ -74,6 +75,8 @@ class Loader:
         self._changed = threading.Condition()
         self._wanted: List[str] = []  # the latest last
         self._rested_s = 0.0  # when modes may be evicted again
+        self._rests: Dict[str, float] = {}  # of modes that did not load the last time, s
+        self._due_s: Dict[str, float] = {}  # when those may be loaded again
         self._closing = False
         self._check_fastest()
         pool.load(fastest)
@@ -118,15 +121,26 @@ class Loader:
             with self._changed:
                 task = self._next()
                 while task is None and not self._closing:
-                    rest_s = self._rested_s - time.monotonic()
-                    self._changed.wait(rest_s if self._wanted and rest_s > 0 else None)
+                    self._changed.wait(self._patience_s())
                     task = self._next()
                 if task is None or self._closing:
                     return
             self._bring(*task)
 
+    def _patience_s(self) -> Optional[float]:
+        """How long nothing can be done unless somebody asks."""
+        now_s = time.monotonic()
+        ends_s = list(self._due_s.values())
+        if self._wanted and self._rested_s > now_s:
+            ends_s.append(self._rested_s)
+        return max(0.0, min(ends_s) - now_s) if ends_s else None
+
     def _next(self) -> Optional[Tuple[str, List[str]]]:
         """The mode to load next and those to evict for it."""
+        now_s = time.monotonic()
+        for one in [one for one, due_s in self._due_s.items() if due_s <= now_s]:
+            del self._due_s[one]
+            self._pool.restore(one)
         resident = self._pool.resident
         unfit = {*resident, *self._pool.residency.out}
         self._wanted = [one for one in self._wanted if one not in unfit]
@@ -146,8 +160,13 @@ class Loader:
                 self._pool.evict(one)
             self._pool.load(mode_id)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must cost no more than this mode
-            _LOG.warning("mode '%s' is out of service, it cannot be loaded: %s", mode_id, error)
-            self._pool.take_out(mode_id, "it cannot be loaded")
+            rest_s = self._rests[mode_id] = min(LONGEST_REST_S, 2 * self._rests.get(mode_id, FIRST_REST_S / 2))
+            _LOG.warning("mode '%s' cannot be loaded, and is tried again in %g s: %s", mode_id, rest_s, error)
+            with self._changed:
+                self._due_s[mode_id] = time.monotonic() + rest_s
+            self._pool.suspend(mode_id, "it cannot be loaded; it is tried again")
+        else:
+            self._rests.pop(mode_id, None)
         if evicted:
             with self._changed:
                 self._rested_s = time.monotonic() + self._rest_s

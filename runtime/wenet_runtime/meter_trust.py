@@ -12,6 +12,7 @@ BAND = 4.0
 # a decimal place is never believed, however slowly a meter drifts there.
 FACTOR = 2.0
 PRIOR = 4  # runs that the profile itself counts for
+HALVED = 512  # runs of other modes in which half of what a mode taught is forgotten
 MEMORY = 32  # runs after which old readings fade: 5 % of noise becomes 1 %
 # A live meter does not say the same to the last digit of runs that differ; a coarse one may do so a few times.
 REPEATED = 5
@@ -45,7 +46,14 @@ class MeterTrust:
     def factor_of(self, mode_id: str) -> float:
         """Measured over estimated of one mode; that of all modes where it has not run yet."""
         learnt = self._modes.get(mode_id)
-        return learnt.factor if learnt is not None and learnt.count else self.factor
+        return self.factor if learnt is None else self._of(learnt)
+
+    def _of(self, learnt: "_Learnt") -> float:
+        """What one mode taught, the less the longer only others ran: a mode that is too dear would stay so for ever."""
+        if not learnt.count:
+            return self.factor
+        kept: float = 0.5 ** ((self._all.count - learnt.at) / HALVED)
+        return self.factor + (learnt.factor - self.factor) * kept
 
     def charge_mj(
         self, reading_mj: Optional[float], estimate_mj: Optional[float], busy_ms: float, mode_id: Optional[str] = None
@@ -64,7 +72,7 @@ class MeterTrust:
             self.distrusted += reading_mj is not None
             return self._usual_mj
         learnt = self._modes.get(mode_id) if mode_id is not None else None
-        factor = learnt.factor if learnt is not None and learnt.count else self.factor
+        factor = self.factor if learnt is None else self._of(learnt)
         charged = expected = estimate_mj * factor
         if reading_mj is not None:
             above = reading_mj - self._idle_w * busy_ms
@@ -76,7 +84,9 @@ class MeterTrust:
                 self._all.learn(ratio)
                 self.factor = self._all.factor
                 if learnt is not None:
+                    learnt.factor = self._of(learnt) if learnt.count else learnt.factor
                     learnt.learn(ratio)
+                    learnt.at = self._all.count
             else:
                 self.distrusted += 1
         self._usual_mj += (charged - self._usual_mj) / MEMORY
@@ -97,10 +107,11 @@ class MeterTrust:
 class _Learnt:
     """A mean that begins at what was believed before, and after a while follows."""
 
-    __slots__ = ("count", "factor")
+    __slots__ = ("at", "count", "factor")
 
     def __init__(self, factor: float) -> None:
         self.count = 0
+        self.at = 0  # runs of all modes by then
         self.factor = factor
 
     def learn(self, ratio: float) -> None:

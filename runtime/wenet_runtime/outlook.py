@@ -43,9 +43,13 @@ class Outlook:
         idle = controller.forecast(1)
         self._hull = upper_hull(list(zip(idle.idles_ms, idle.accuracies)))
 
-    def arrived(self, job: Job[Work], present: int, now_s: float) -> None:
-        """Take in an arrival, and how many jobs wait or run with it."""
-        self._arrivals.came(job.deadline.left_ms(now_s), present, now_s)
+    def arrived(self, job: Job[Work], queue: DeadlineQueue[Work], present: int, now_s: float) -> None:
+        """Take in an arrival, the queue before it, and how many jobs wait or run with it."""
+        # A full queue hurried through is the longest that anybody can wait, whatever time there is.
+        most_ms = (queue.capacity + 1) * min(self._controller.forecast(1).medians_ms)
+        left_ms = min(job.deadline.left_ms(now_s), most_ms)
+        full = len(queue) >= queue.capacity - max(1, queue.capacity // 8)  # or as good as full
+        self._arrivals.came(left_ms, None if full else present, now_s)
 
     def missed(self) -> None:
         """A request was refused or expired because others were before it."""

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from typing import Deque, Dict, List, Mapping, Optional, Sequence
+from typing import Deque, Dict, List, Mapping, Optional, Sequence, Set
 
 from wenet_runtime.bundle import Mode
 from wenet_runtime.forecast import Forecast
@@ -14,6 +14,7 @@ from wenet_runtime.slowdown import Slowdown, classes_of
 OVERHEAD_WINDOW = 128
 OVERHEAD_LEAST = 5  # fewer say nothing: the very first reply is slow on every machine
 BATCH_WINDOW = 15
+FORGOTTEN_S = 20.0  # without such a batch
 KEPT_FORECASTS = 64  # batch sizes whose forecast is kept until something new is seen
 
 
@@ -50,12 +51,13 @@ class Predictor:
         self._trust.keep(self.ids)
         # A row takes what is above idle, as profiled or as a meter said, and the idle board's watts while it runs.
         self._active: List[Optional[float]] = [price_mj or None for price_mj in self._prices]
+        self._metered: Set[int] = set()  # the modes of which a meter has said something
         self._idle_mj = [(idle_w or 0.0) * profiles[mode_id].p50_ms for mode_id in self.ids]
         # A batch's rows cost less each than a single one; what a profile does not tell of that is learned.
         self._batches: Dict[int, Deque[float]] = {}
+        self._batched_s: Dict[int, float] = {}  # when they ran last
         self._overheads = Residuals(OVERHEAD_WINDOW)
-        self._least_overhead_ms = math.inf  # ever
-        self._overhead_ms = (0.0, 0.0, 0.0)  # at the least, in the median, at the attainment
+        self._overhead_ms = (0.0, 0.0)  # in the median, at the attainment
         self._forecasts: Dict[int, Forecast] = {}
         self._profiled: Dict[int, List[float]] = {}
 
@@ -69,7 +71,7 @@ class Predictor:
         return found
 
     def _forecast(self, rows: int) -> Forecast:
-        least, median, bound = self._overhead_ms
+        median, bound = self._overhead_ms
         idles = self._profiled.get(rows)
         if idles is None:
             idles = [self.profiles[mode_id].median_ms(rows) for mode_id in self.ids]
@@ -93,7 +95,8 @@ class Predictor:
             medians_ms=medians,
             bounds_ms=bounds,
             # What an idle device takes is never more than its profile says: a batch may have been seen on a busy one.
-            idles_ms=[idle_ms * idle_share + least for idle_ms in idles],
+            # And no reply is known to take time: what was seen may have been of larger ones.
+            idles_ms=[idle_ms * idle_share for idle_ms in idles],
             energies_mj=self._energies_mj(usual),
             prices_mj=self._prices,
             reply_ms=median,
@@ -122,6 +125,7 @@ class Predictor:
         which = self.classes[self.index[mode_id]]
         if rows > 1:
             seen = self._batches.setdefault(rows, deque(maxlen=BATCH_WINDOW))
+            self._batched_s[rows] = now_s
             seen.append(infer_ms / (profiled_ms * self.factor_of(mode_id)))
             profiled_ms *= self._batch_share(rows)
         # A batch teaches the device's speed only once it is known what such a batch takes.
@@ -138,7 +142,9 @@ class Predictor:
         distrusted = self._trust.distrusted
         self._trust.charge_mj(measured_mj, price_mj * rows, ms, mode_id)
         if self._trust.distrusted == distrusted:
-            self._active[at] = price_mj * self._trust.factor_of(mode_id)
+            self._metered.add(at)
+            for one in self._metered:  # what the others have taught fades meanwhile
+                self._active[one] = (self._prices[one] or 0.0) * self._trust.factor_of(self.ids[one])
             self._forecasts.clear()
 
     def observe_overhead(self, overhead_ms: float) -> None:
@@ -148,21 +154,23 @@ class Predictor:
         seen = self._overheads
         seen.add(overhead_ms)
         if len(seen) >= OVERHEAD_LEAST:
-            least_ms = min(self._least_overhead_ms, seen.quantile(0.0))
-            self._least_overhead_ms = least_ms
-            self._overhead_ms = (least_ms, seen.quantile(0.5), seen.quantile(self.attainment))
+            self._overhead_ms = (seen.quantile(0.5), seen.quantile(self.attainment))
             self._forecasts.clear()
 
     def doubt(self) -> None:
         """Forget what replies and batches took: it led to a refusal, and refusals bring nothing newer to learn from."""
         self._overheads.keep_latest(0)
         self._batches.clear()
-        self._overhead_ms = (0.0, 0.0, 0.0)
+        self._overhead_ms = (0.0, 0.0)
         self._forecasts.clear()
 
     def forget(self, now_s: float) -> None:
         """Let an idle device drift back to its profile; called before a decision."""
         if self.slowdown.forget(now_s):
+            self._forecasts.clear()
+        # A size that is refused is not run, and would never be seen to be quicker than it was.
+        for rows in [rows for rows in self._batches if now_s - self._batched_s[rows] >= FORGOTTEN_S]:
+            del self._batches[rows]
             self._forecasts.clear()
 
     def clock_changed(self, by: float) -> None:

@@ -179,6 +179,8 @@ class Runtime:
         job.work.future.add_done_callback(lambda future: self._discard(waiting()) if future.cancelled() else None)
         loop = self._loop
         with loop.changed:
+            if not self._accepting:  # since it was looked at above
+                raise Draining("the server is shutting down and takes no new work: send to another one")
             loop.expect(now_s)
             try:
                 choice = self._scheduler.submit(job, now_s, self.pool.residency)

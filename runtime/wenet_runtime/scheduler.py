@@ -15,7 +15,7 @@ from wenet_runtime.batch_choice import BatchChoice
 from wenet_runtime.batching import Batching
 from wenet_runtime.controller import Controller
 from wenet_runtime.early import Early
-from wenet_runtime.errors import EngineError, InfeasibleBudget, WeNetError
+from wenet_runtime.errors import EngineError, InfeasibleBudget, QueueFull, WeNetError
 from wenet_runtime.escalation import Escalation
 from wenet_runtime.outlook import Outlook, here_and_now
 from wenet_runtime.policy import Choice
@@ -97,15 +97,19 @@ class Scheduler(Generic[Work]):
             if endangered:
                 raise endangering(job, forecast.ids[job.fastest_at], ahead_ms + fastest_ms, now_s)
         except InfeasibleBudget as refusal:
-            self._outlook.arrived(job, present, now_s)
+            self._outlook.arrived(job, self._queue, present, now_s)
             if ahead_ms > 0:
                 refusal.retry_after_ms = ahead_ms
                 self._outlook.missed()
             raise
-        self._outlook.arrived(job, present, now_s)
+        self._outlook.arrived(job, self._queue, present, now_s)
         if present == 1:
             job.early = Early(choice, forecast, residency, now_s)
-        self._queue.put(job)
+        try:
+            self._queue.put(job)
+        except QueueFull:
+            self._outlook.missed()
+            raise
         self._pricing.arrived(job.rows, now_s)
         return choice
 

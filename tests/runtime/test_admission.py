@@ -49,6 +49,20 @@ def test_a_full_queue_refuses() -> None:
     assert len(queue) == 2
 
 
+def test_the_last_priority_leaves_room_for_the_others() -> None:
+    queue: DeadlineQueue[int] = DeadlineQueue(8)
+    for at in range(6):
+        queue.put(job(at, priority=3))
+    with pytest.raises(QueueFull, match="6 requests wait already: the rest of the queue is for priority 1 and 2"):
+        queue.put(job(6, priority=3))
+    queue.put(job(6, priority=2))
+    queue.put(job(7, priority=1))
+    with pytest.raises(QueueFull, match="8 requests wait already: send again later"):
+        queue.put(job(8, priority=1))
+    small: DeadlineQueue[int] = DeadlineQueue(1)
+    small.put(job(0, priority=3))
+
+
 def test_a_place_counts_those_that_would_run_before() -> None:
     queue: DeadlineQueue[int] = DeadlineQueue(9)
     for at, budget_ms in enumerate((5.0, 10.0, 10.0, 20.0)):

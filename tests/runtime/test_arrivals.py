@@ -79,6 +79,17 @@ def test_a_few_clients_that_wait_for_their_answers_are_told_from_many_that_do_no
     assert one.returning
 
 
+def test_who_comes_upon_a_full_queue_is_no_sign_of_clients_that_wait() -> None:
+    one = Arrivals(0.99)
+    for at in range(500):
+        one.came(50.0, at % 7, at * 0.1)
+    assert not one.returning
+    for at in range(500, 1000):
+        one.came(50.0, None, at * 0.1)
+    assert not one.returning
+    assert not Arrivals(0.99).returning
+
+
 def test_what_is_kept_is_bounded_and_a_clock_that_jumps_harmless() -> None:
     one = Arrivals(0.99)
     for at in range(3 * MEMORY):

@@ -46,6 +46,14 @@ def test_more_work_is_never_worth_more_not_even_beyond_the_largest_budget() -> N
     assert all(later <= before + 1e-9 for before, later in zip(worths, worths[1:]))
 
 
+def test_a_single_long_budget_changes_nothing_for_all_others() -> None:
+    gaps = exponential(120.0)
+    without = solve(traffic(gaps, budgets_ms=[400.0] * 2000))
+    one = solve(traffic(gaps, budgets_ms=[400.0] * 1999 + [600_000.0]))
+    assert one.step_ms == without.step_ms
+    assert one.values == pytest.approx(without.values)
+
+
 def test_where_the_next_request_is_far_away_work_costs_nothing() -> None:
     behind = solve(traffic([10_000.0] * 100)).behind(0.0)
     assert behind.worth(200.0) == pytest.approx(behind.worth(0.0), abs=1e-6)

@@ -153,16 +153,39 @@ def test_the_latest_wish_comes_first(pool: Pool, backend: LoadingBackend) -> Non
 
 @pytest.mark.parametrize("error", [EngineError("no room for it"), MemoryError("none left"), RuntimeError("odd")])
 def test_a_mode_that_cannot_be_loaded_is_out_of_service_alone(
-    pool: Pool, backend: LoadingBackend, error: Exception, caplog: pytest.LogCaptureFixture
+    pool: Pool,
+    backend: LoadingBackend,
+    error: Exception,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("wenet_runtime.loader.FIRST_REST_S", PATIENCE_S)
     backend.failing["m2"] = error
     with loading(pool, 200, ["m2", "m1"]) as loader:
         wait_for(pool, lambda: pool.residency.resident == {"m0", "m1"})
-        assert pool.residency.out == {"m2": "it cannot be loaded"}
+        assert pool.residency.out == {"m2": "it cannot be loaded; it is tried again"}
         loader.want("m2")
         bring(loader, pool, "m3")
     assert backend.loads == ["m0", "m2", "m1", "m3"]
-    assert f"mode 'm2' is out of service, it cannot be loaded: {error}" in caplog.text
+    assert f"mode 'm2' cannot be loaded, and is tried again in {PATIENCE_S:g} s: {error}" in caplog.text
+
+
+def test_a_mode_that_could_not_be_loaded_is_loaded_once_it_can_be(
+    pool: Pool, backend: LoadingBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("wenet_runtime.loader.FIRST_REST_S", 0.02)
+    failures = [OSError(24, "Too many open files")] * 3
+
+    def fail(mode_id: str) -> None:
+        if mode_id == "m2" and failures:
+            raise failures.pop()
+
+    backend.on_load = fail
+    with loading(pool, 200, ["m2"]) as loader, caplog.at_level(logging.WARNING):
+        wait_for(pool, lambda: pool.residency.resident == {"m0", "m2"})
+        assert pool.residency.out == {}
+        wait_for(pool, lambda: loader._rests == {})
+    assert [f"again in {rest_s} s" in caplog.text for rest_s in ("0.02", "0.04", "0.08")] == [True] * 3
 
 
 def test_room_that_a_failed_load_made_is_filled_again(pool: Pool, backend: LoadingBackend) -> None:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from wenet_runtime.meter_trust import MeterTrust
+from wenet_runtime.meter_trust import HALVED, MeterTrust
 
 
 def test_a_credible_reading_is_charged_less_idle() -> None:
@@ -32,6 +32,24 @@ def test_a_mode_that_has_not_run_takes_the_factor_of_all() -> None:
         assert trust.factor_of("b") == trust.factor, number
     trust.keep(["b"])
     assert trust.factor_of("a") == trust.factor == pytest.approx(1.5, rel=0.05)
+
+
+def test_what_a_mode_taught_fades_while_only_others_run() -> None:
+    trust = MeterTrust(0.0)
+    trust.keep(["a", "b"])
+    for _ in range(100):
+        trust.charge_mj(760.0, 400.0, 100.0, "a")
+    assert trust.factor_of("a") == pytest.approx(1.9, rel=0.02)
+    for number in range(HALVED):
+        trust.charge_mj(100.0 + 0.01 * (number % 7), 100.0, 100.0, "b")
+    assert trust.factor_of("a") == pytest.approx(1.45, rel=0.02)
+    assert trust.charge_mj(None, 400.0, 100.0, "a") == pytest.approx(580.0, rel=0.02)
+    for number in range(10 * HALVED):
+        trust.charge_mj(100.0 + 0.01 * (number % 7), 100.0, 100.0, "b")
+    assert trust.factor_of("a") == pytest.approx(1.0, rel=0.01)
+    for _ in range(100):  # and it is learned again
+        trust.charge_mj(760.0, 400.0, 100.0, "a")
+    assert trust.factor_of("a") == pytest.approx(1.9, rel=0.02)
 
 
 @pytest.mark.parametrize("reading", [99.0, 1601.0, -400.0, math.nan, math.inf, -math.inf])

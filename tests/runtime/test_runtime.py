@@ -563,6 +563,26 @@ def test_a_defect_of_the_scheduler_is_told_and_the_engine_s_thread_goes_on(
     runtime.close()
 
 
+def test_a_defect_after_a_run_leaves_nobody_without_an_answer(
+    bundle: Bundle, backend: SettableBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = make_service(bundle, backend, medians_ms=SLOW_MS).runtime
+    loop: Any = runtime._loop
+
+    class Defective:
+        @property
+        def source(self) -> str:
+            raise OSError("no such sensor")
+
+    whole, loop._meter = loop._meter, Defective()
+    with pytest.raises(EngineError, match="met a defect"):
+        answer(send(runtime))
+    loop._meter = whole
+    assert answer(send(runtime)).mode_id == "m2"
+    assert runtime.pending == 0
+    runtime.close()
+
+
 def test_what_cannot_be_learned_costs_nobody_an_answer(
     bundle: Bundle, backend: SettableBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

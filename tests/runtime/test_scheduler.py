@@ -1,6 +1,8 @@
 """The decision loop without threads: who is refused, who runs next, in which mode, and what is learned."""
 
-from typing import Any, List, Optional
+import contextlib
+import random
+from typing import Any, List, Optional, Tuple
 
 import pytest
 
@@ -222,6 +224,41 @@ def test_a_power_budget_is_held_and_named(bundle: Bundle) -> None:
     assert spent_mj == pytest.approx(60_000.0, rel=0.1)
     assert reasons == {"fits", "energy"}
     assert set(chosen[600:]) == {"m1", "m2"}
+
+
+def play(scheduler: "Scheduler[int]", gaps_ms: List[float], budget_ms: float) -> List[Optional[str]]:
+    """The modes that answer arrivals in these gaps, each as long as its profile says; None for a refusal."""
+    found: List[Optional[str]] = [None] * len(gaps_ms)
+    now_ms, running, ends_ms = 0.0, None, 0.0
+    for at, gap_ms in enumerate(gaps_ms):
+        now_ms += gap_ms
+        while running is not None and ends_ms <= now_ms:
+            scheduler.finished(running, ends_ms / 1e3 - MEDIANS_MS[running.choice.mode_id] / 1e3, ends_ms / 1e3)
+            running = None
+            if len(scheduler):
+                running, ends_ms = begun(scheduler, ends_ms, found)
+        with contextlib.suppress(InfeasibleBudget, QueueFull):
+            offer(scheduler, at, now_ms=now_ms, budget_ms=budget_ms)
+        if running is None and len(scheduler):
+            running, ends_ms = begun(scheduler, now_ms, found)
+    return found
+
+
+def begun(scheduler: "Scheduler[int]", now_ms: float, found: List[Optional[str]]) -> "Tuple[Assignment[int], float]":
+    assignment = scheduler.next(now_ms / 1e3)
+    assert isinstance(assignment, Assignment)
+    for job in assignment.jobs:
+        found[job.work] = assignment.choice.mode_id
+    return assignment, now_ms + MEDIANS_MS[assignment.choice.mode_id]
+
+
+@pytest.mark.parametrize("budget_ms", [10_000.0, 60_000.0])
+def test_a_queue_that_fills_before_its_budgets_bind_makes_modes_hurry(bundle: Bundle, budget_ms: float) -> None:
+    draw = random.Random(0)
+    gaps_ms = [draw.expovariate(1 / 16.7) for _ in range(3000)]  # sixty a second: the slowest mode answers ten
+    found = play(make(bundle, max_queue=32), gaps_ms, budget_ms)[1500:]
+    assert found.count(None) <= 0.02 * len(found)
+    assert found.count("m1") > 0.5 * len(found)  # hurried no more than need be
 
 
 def test_a_power_budget_goes_by_profiles_that_were_measured_again(bundle: Bundle) -> None:

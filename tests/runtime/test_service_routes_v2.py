@@ -114,6 +114,14 @@ def test_statistics_count_by_mode_what_was_answered_and_what_failed(held_client:
     assert found["m0"]["last_inference"] == 0
 
 
+def test_names_that_no_mode_has_are_not_counted_for_ever(held_client: Client) -> None:
+    for number in range(20):
+        headers = {"WeNet-Mode": f"made-up-{number}"}
+        check_problem(held_client.infer(headers=headers), "unknown-mode", 404)
+    assert held_client.service is not None
+    assert set(held_client.service.active.statistics._modes) <= {"m0", "m1", "m2"}
+
+
 def test_statistics_are_told_of_all_a_model_or_one_mode(held_client: Client) -> None:
     assert list(stats(held_client, "/v2/models")) == ["m2", "m1", "m0"]
     assert list(stats(held_client, f"{MODEL}/versions/m1")) == ["m1"]

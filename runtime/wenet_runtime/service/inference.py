@@ -83,7 +83,9 @@ async def infer(service: Service, request: Request) -> Response:
         asked: Optional[Asked] = request.scope.get("wenet.asked")
         serving.tally.failed(problem.slug, None if asked is None else asked.options)
         if asked is not None:
-            serving.statistics.failed(asked.options.mode, time.monotonic() - asked.deadline.start_s)
+            named = asked.options.mode  # a client can write any name, and each would be counted for ever
+            known = named if any(mode.id == named for mode in serving.bundle.manifest.modes) else None
+            serving.statistics.failed(known, time.monotonic() - asked.deadline.start_s)
             why = error.why if isinstance(error, Refused) else Refused.why
             serving.decisions.failed(asked, problem, why, serving.runtime.queue_depth, time.monotonic())
         if problem.slug == "internal":  # the client is told its request's id, the log why
