@@ -339,6 +339,7 @@ def test_no_damage_to_a_valid_message_is_more_than_refused(
 
 
 @examples()
+@example(length="0\x1f", body=b"")  # a blank to Python, and none to HTTP
 @given(length=st.text(max_size=24) | st.integers(-5, 2**70).map(str), body=st.binary(max_size=400))
 def test_no_length_of_a_head_is_more_than_refused(bundle: Bundle, length: str, body: bytes) -> None:
     check_parsed(bundle.manifest, OCTETS, body, length)

@@ -143,9 +143,10 @@ def _octets(body: bytes, header_length: Optional[str], manifest: Manifest) -> De
             "malformed-request",
             "octet-stream needs 'Inference-Header-Content-Length': 0 for one raw tensor, else the JSON's bytes",
         )
-    if _LENGTH.fullmatch(header_length.strip()) is None:
+    found = _LENGTH.fullmatch(header_length.strip(" \t"))
+    if found is None:
         raise Problem("malformed-request", "'Inference-Header-Content-Length' is not a number of bytes")
-    length = int(header_length)
+    length = int(found.group())
     if length:
         return decode_v2_binary(memoryview(body), length, manifest)
     spec = _single_input(manifest)
