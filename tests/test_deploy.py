@@ -4,6 +4,7 @@ Linters that are not installed are skipped here; `make check-images` brings them
 """
 
 import fnmatch
+import grp
 import http.server
 import json
 import os
@@ -23,6 +24,7 @@ from typing import Any
 import pytest
 
 from tests.dockerfile import Stage, stages
+from tests.runtime.sysfs_trees import nano
 from tests.supernets import write_test_bundle
 from tests.test_repository import ROOT
 from wenet_runtime.board import MODEL_VARIABLE
@@ -203,11 +205,12 @@ def test_the_healthcheck_asks_whether_the_daemon_is_ready(
 
 
 def test_every_script_is_executable_says_what_it_is_and_is_clean_to_shellcheck() -> None:
-    assert [path.name for path in SCRIPTS] == ["accept.sh", "build-trt-bindings.sh", "install-headers.sh", "run.sh"]
+    names = ["accept.sh", "build-trt-bindings.sh", "install-headers.sh", "open-rails.sh", "run.sh"]
+    assert [path.name for path in SCRIPTS] == names
     for path in SCRIPTS:
         lines = path.read_text().splitlines()
         assert path.stat().st_mode & stat.S_IXUSR, path
-        assert lines[0] == "#!/usr/bin/env bash"
+        assert lines[0] in ("#!/usr/bin/env bash", "#!/bin/sh")
         assert "NOT YET RUN" in "\n".join(lines[:12]), path
         subprocess.run(["bash", "-n", path], check=True)
     subprocess.run([tool("shellcheck"), *SCRIPTS], check=True)
@@ -352,7 +355,8 @@ def test_run_sh_makes_a_token_that_the_daemon_inside_takes(tmp_path: Path, bundl
     if os.geteuid() != 0:
         pytest.skip("only root can give the token to the user inside")
     root = board(tmp_path / "board", hwmon=0o444, **ANY_BOARD)
-    write(tmp_path / "bin/docker", f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/called\n', 0o755)
+    docker = f'#!/bin/sh\n[ "$1" != inspect ] || exit 1\nprintf "%s\\n" "$@" > {tmp_path}/called\n'
+    write(tmp_path / "bin/docker", docker, 0o755)
     words = ("--bundle", bundle, "--token", tmp_path / "token")
     where = {"HOST_ROOT": str(root), "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
     assert script("run.sh", *words, **where).returncode == 0
@@ -371,6 +375,16 @@ def test_run_sh_makes_a_token_that_the_daemon_inside_takes(tmp_path: Path, bundl
     assert (tmp_path / "token").read_text() == token
 
 
+def test_run_sh_says_what_to_do_with_a_container_that_is_there(tmp_path: Path, bundle: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give the token to the user inside")
+    root = board(tmp_path / "board", hwmon=0o444, **ANY_BOARD)
+    write(tmp_path / "bin/docker", '#!/bin/sh\n[ "$1" = inspect ]\n', 0o755)
+    where = {"HOST_ROOT": str(root), "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    done = script("run.sh", "--bundle", bundle, "--token", tmp_path / "token", "--name", "two", **where)
+    assert (done.returncode, "docker rm -f two" in done.stderr) == (2, True)
+
+
 def test_headers_that_are_here_are_not_installed_and_missing_ones_are_named(tmp_path: Path) -> None:
     root, called = tmp_path / "root", tmp_path / "called"
     for name in ("wget", "apt-get"):
@@ -382,7 +396,10 @@ def test_headers_that_are_here_are_not_installed_and_missing_ones_are_named(tmp_
     assert done.returncode == 1
     assert "NvInfer.h" in done.stderr
     assert '"default-runtime": "nvidia"' in done.stderr
-    assert "apt-get install -y --no-install-recommends cuda-cudart-dev-10-2" in called.read_text()
+    installed = called.read_text()
+    assert "apt-get install -y --no-install-recommends cuda-cudart-dev-10-2" in installed
+    assert {"cuda-nvcc-10-2", "cuda-nvprof-10-2"} <= set(installed.split())  # crt/host_defines.h and cudaProfiler.h
+    assert {"host_defines.h", "cudaProfiler.h", "libnvparsers.so"} <= {Path(one).name for one in done.stderr.split()}
     assert "r32.7 main" in (root / "etc/apt/sources.list.d/nvidia-l4t-apt-source.list").read_text()
     called.unlink()
     (root / "usr/local/cuda").unlink()
@@ -511,6 +528,14 @@ def test_accept_names_a_step_that_cannot_be_taken_and_makes_up_nothing(tmp_path:
     assert script("accept.sh", "--seconds", "none").returncode == 2
 
 
+def test_accept_prints_its_json_whatever_letters_a_step_says_and_however_old_the_python_is(tmp_path: Path) -> None:
+    says = write(tmp_path / "says", "#!/bin/sh\nprintf '%s' 'has SHA-256 abc…' >&2\nexit 1\n", 0o755)
+    old = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # as Python 3.6 of JetPack 4 reads files
+    words = ("--host", "http://127.0.0.1:1", "--run", str(says), "--skip", "health,modes,infer,load,idle,metrics,drain")
+    done = script("accept.sh", *words, **old)
+    assert json.loads(done.stdout)["steps"]["doctor"]["reason"] == "has SHA-256 abc…"
+
+
 # --- systemd ----------------------------------------------------------------------------------------------------------
 
 UNIT = DEPLOY / "systemd/wenet-runtime.service"
@@ -575,9 +600,9 @@ def test_the_unit_uses_what_ubuntu_18_04_s_systemd_knows() -> None:
     unit = directives(UNIT)
     assert set(unit) & set(NEWER) == set()
     assert "@" not in unit.get("SystemCallFilter", "")  # 237 would read an unknown set as an empty list
-    assert [path.name for path in DROP_INS] == ["credential.conf", "newer.conf"]
+    assert [path.name for path in DROP_INS] == ["credential.conf", "jetpack6.conf", "newer.conf"]
     assert "LoadCredential" in directives(DROP_INS[0])
-    assert max(NEWER.get(name, 0) for name in directives(DROP_INS[1])) <= 247
+    assert max(NEWER.get(name, 0) for name in directives(DROP_INS[2])) <= 247
 
 
 def test_the_unit_waits_for_the_drain_and_hides_no_gpu() -> None:
@@ -602,23 +627,27 @@ def test_the_environment_file_holds_settings_that_the_daemon_takes(monkeypatch: 
     assert (settings.engine, settings.meter) == ("trt", "auto")
 
 
-def test_tmpfiles_opens_the_rails_of_jetpack_4_6_to_the_group_video(tmp_path: Path) -> None:
+def test_the_rails_of_jetpack_4_6_are_opened_to_the_group_video(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give a file to another group")
-    device = "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0"
-    for name in ("rail_name_0", "in_power0_input", "in_voltage0_input", "in_current0_input", "crit_current_limit_0"):
-        write(tmp_path / device / name, "1\n", 0o600)
-    write(tmp_path / "etc/group", GROUPS)
-    write(tmp_path / "etc/passwd", "root:x:0:0::/:/bin/sh\n")
-    path = tmp_path / "etc/tmpfiles.d/wenet-rails.conf"
-    path.parent.mkdir()
-    shutil.copy(DEPLOY / "systemd/wenet-rails.conf", path)
-    command = [tool("systemd-tmpfiles"), "--create", f"--root={tmp_path}", path.name]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    chip = nano(tmp_path / "sys")  # behind a link, as on a board
+    files = [one for one in chip.iterdir() if one.is_file()]
+    for one in files:
+        one.chmod(0o600)
+    done = script("open-rails.sh", ROOT=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    modes = {one.name: (one.stat().st_gid, stat.S_IMODE(one.stat().st_mode)) for one in (tmp_path / device).iterdir()}
-    assert modes.pop("crit_current_limit_0") == (0, 0o600)
-    assert set(modes.values()) == {(44, 0o440)}
+    modes = {one.name: (one.stat().st_gid, stat.S_IMODE(one.stat().st_mode)) for one in files}
+    opened = {name for name, mode in modes.items() if mode == (grp.getgrnam("video").gr_gid, 0o440)}
+    assert {"rail_name_0", "in_power0_input", "in_voltage0_input", "in_current0_input"} <= opened
+    assert all(mode == (0, 0o600) for name, mode in modes.items() if name not in opened)
+    assert f"open-rails: {len(opened)} files" in done.stdout
+    assert "ExecStart=/usr/local/sbin/wenet-open-rails" in (DEPLOY / "systemd/wenet-rails.service").read_text()
+    assert "open-rails.sh /usr/local/sbin/wenet-open-rails" in README
+
+
+def test_where_no_rails_are_nothing_is_opened(tmp_path: Path) -> None:
+    done = script("open-rails.sh", ROOT=str(tmp_path))
+    assert (done.returncode, "open-rails: 0 files" in done.stdout) == (0, True)
 
 
 # --- k3s --------------------------------------------------------------------------------------------------------------

@@ -8,13 +8,13 @@
 #
 #   --host        of the daemon (http://127.0.0.1:8000)       --image    PNG or JPEG to post (one is made)
 #   --seconds     that power is watched idle, and under load (20)
-#   --run         how `wenet-runtime` is called here (found: on the PATH, in /opt/wenet, in the container)
+#   --run         how `wenet-runtime` is called here (found: in the container, as the unit does, on the PATH, in /opt/wenet)
 #   --container, --unit, --pid   what is stopped at the end (found: container wenet, unit wenet-runtime)
 #   --skip        steps: doctor build profile health modes infer idle load metrics drain
 #
 # Exit code: 0 nothing failed, 1 something did, 2 it could not begin. A step that cannot be taken is `skipped`, and why.
 set -uo pipefail
-export LC_ALL=C
+export LC_ALL=C.UTF-8 # JetPack 4's Python would read and write ASCII alone otherwise
 
 host=http://127.0.0.1:8000 token_file='' image='' seconds=20 run='' container='' unit='' pid='' skip=''
 usage() { sed -n '2,17s/^# \{0,1\}//p' "$0"; }
@@ -45,8 +45,15 @@ runs_container() { [ "$(docker inspect -f '{{.State.Running}}' "$1" 2>/dev/null)
 if [ -z "$container$unit$pid" ]; then
   if runs_container wenet; then container=wenet; elif systemctl is-active -q wenet-runtime 2>/dev/null; then unit=wenet-runtime; fi
 fi
+as_unit() { # how the unit calls it: as its user, in whose cache engines must be, and with its settings
+  local user files
+  user=$(systemctl show -p User "$1" | cut -d= -f2-)
+  files=$(systemctl show -p EnvironmentFiles "$1" | sed -n 's/^EnvironmentFiles=\([^ ]*\).*/ -p EnvironmentFile=\1/p' | tr -d '\n')
+  echo "systemd-run --quiet --pipe --wait --uid=${user:-root}$files /opt/wenet/bin/wenet-runtime"
+}
 if [ -z "$run" ]; then
   if [ -n "$container" ]; then run="docker exec $container wenet-runtime"
+  elif [ -n "$unit" ]; then run=$(as_unit "$unit")
   elif command -v wenet-runtime >/dev/null; then run=wenet-runtime
   elif [ -x /opt/wenet/bin/wenet-runtime ]; then run=/opt/wenet/bin/wenet-runtime; fi
 fi
@@ -289,6 +296,9 @@ def of(step):
 replies = of("infer").get("replies") or [{}]
 source = replies[0].get("energy_source")
 engine = (of("build").get("engine") or {}).get("name")
+served = of("modes").get("engine")
+if engine and served and engine != served:
+    steps["build"].update(status="failed", reason="built for %s, and the daemon serves by %s: give --run" % (engine, served))
 print(json.dumps({
     "format": "wenet-acceptance/1",
     "machine": {"model": model or None, "l4t": release or None, "system": system, "jetson": bool(release)},

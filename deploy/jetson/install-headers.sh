@@ -17,8 +17,8 @@ libraries=$root/usr/lib/aarch64-linux-gnu
 
 missing() {
   local path
-  for path in "$root/usr/local/cuda/include/cuda.h" "$include/NvInfer.h" "$include/NvOnnxParser.h" \
-    "$libraries/libnvinfer.so" "$libraries/libnvonnxparser.so" "$libraries/libnvinfer_plugin.so"; do
+  for path in "$root"/usr/local/cuda/include/{cuda.h,cudaProfiler.h,crt/host_defines.h} \
+    "$include"/{NvInfer.h,NvOnnxParser.h} "$libraries"/lib{nvinfer,nvonnxparser,nvinfer_plugin,nvparsers}.so; do
     [ -e "$path" ] || echo "$path"
   done
 }
@@ -34,7 +34,8 @@ for part in common "$soc"; do
   echo "deb https://repo.download.nvidia.com/jetson/$part $release main"
 done >"$root/etc/apt/sources.list.d/nvidia-l4t-apt-source.list"
 apt-get update
-apt-get install -y --no-install-recommends cuda-cudart-dev-10-2 cuda-driver-dev-10-2 \
+# nvcc's package holds crt/, which the runtime's headers read, and nvprof's cudaProfiler.h, which pycuda reads.
+apt-get install -y --no-install-recommends cuda-cudart-dev-10-2 cuda-driver-dev-10-2 cuda-nvcc-10-2 cuda-nvprof-10-2 \
   libnvinfer-dev libnvinfer-plugin-dev libnvonnxparsers-dev libnvparsers-dev
 rm -rf "$root"/var/lib/apt/lists/*
 [ -e "$root/usr/local/cuda" ] || ln -s cuda-10.2 "$root/usr/local/cuda"

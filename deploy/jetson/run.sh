@@ -47,7 +47,7 @@ for file in "$root"/sys/bus/i2c/drivers/ina3221x/*/iio:device*/in_power*_input \
   mode=$(stat -c %a "$file")
   if (((8#$mode & 4) == 0)); then
     group=$(stat -c %g "$file")
-    # A group of its own may have been given them: deploy/systemd/wenet-rails.conf.
+    # A group of its own may have been given them: deploy/jetson/open-rails.sh.
     if (((8#$mode & 8#40) != 0 && group != 0)); then open_to=$group; else closed+=("$file"); fi
   fi
 done
@@ -58,7 +58,7 @@ if [ ${#rails[@]} -eq 0 ]; then
 elif [ ${#closed[@]} -gt 0 ]; then
   uid=0
   say "only root may read the power rails (${closed[0]#"$root"}): uid 0 inside. To run as uid $own_uid instead, install"
-  say "deploy/systemd/wenet-rails.conf as deploy/README.md says, and start again"
+  say "wenet-rails.service as deploy/README.md says, docker rm -f $name, and start again (engines are built again then)"
 else
   uid=$own_uid
   say "the power rails may be read: uid $uid"
@@ -114,6 +114,9 @@ if [ -n "$dry" ]; then
   printf '%q ' "${command[@]}"
   echo
   exit 0
+fi
+if docker inspect "$name" >/dev/null 2>&1; then
+  fail "a container $name is there already: docker rm -f $name, or give --name"
 fi
 [ -e "$root/etc/nv_tegra_release" ] || say "warning: no /etc/nv_tegra_release: this does not look like a Jetson"
 exec "${command[@]}"
