@@ -7,6 +7,7 @@ and never travels. A damaged or foreign entry is ignored with a warning and buil
 import contextlib
 import fcntl
 import os
+import stat
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from wenet_runtime.device import Device
 from wenet_runtime.device_graph import lowered
 from wenet_runtime.engines.base import Artifact, Backend
 from wenet_runtime.errors import EngineError
-from wenet_runtime.files import sha256_of
+from wenet_runtime.files import make_private, sha256_of
 from wenet_runtime.memory import Footprint, footprint_of, give_back
 from wenet_runtime.mode_store import INDEX, ModeStore, write_modes
 from wenet_runtime.profile_file import FILE, DeviceProfile, read_profile, write_profile
@@ -37,6 +38,18 @@ LOCK = "lock"
 
 def _silent(what: str, done: int, total: int) -> None:
     del what, done, total
+
+
+def _warn_open(*folders: Path) -> None:
+    """Say so when others can put their own models in the place of what lies here. Raises `OSError`."""
+    for folder in folders:
+        mode = stat.S_IMODE(folder.stat().st_mode)
+        if mode & 0o022:
+            warnings.warn(
+                f"the cache {folder} is open: others may write to it (mode {mode:04o}) and change what is served; "
+                f"`chmod 700 {folder}`",
+                stacklevel=3,
+            )
 
 
 class DeviceCache:
@@ -77,8 +90,9 @@ class DeviceCache:
         # A folder for each plan, so that switching between them neither rebuilds nor pulls files from under another.
         self.path = root / bundle.sha256 / "-".join(filter(None, (device.fingerprint, plan_id)))
         try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(self.path)
             self.path.chmod(0o700)
+            _warn_open(root, self.path.parent)
         except OSError as error:
             raise EngineError(
                 f"cannot use the cache {self.path} ({error.strerror}): choose another --cache-dir"

@@ -25,6 +25,13 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_private(path: Path) -> None:
+    """Make a directory and those above it that are not there, each for its owner alone. Raises `OSError`."""
+    for folder in (*reversed(path.parents), path):
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, exist_ok=True)  # with `parents=True` only the last one would get the mode
+
+
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write `data` to `path` so that readers see the old content or the new, never a part."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=str(path.parent))

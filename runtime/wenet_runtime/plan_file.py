@@ -10,7 +10,7 @@ from typing import Any
 
 from wenet_runtime.device import Device
 from wenet_runtime.errors import EngineError
-from wenet_runtime.files import write_atomic
+from wenet_runtime.files import make_private, write_atomic
 from wenet_runtime.plan import Figures
 
 VERSION = 1
@@ -42,7 +42,7 @@ def write_figures(path: Path, device: Device, figures: Figures) -> None:
     """Keep figures for later starts. Raises `EngineError` when the cache cannot be written."""
     members = {"version": VERSION, "device": asdict(device), "peak": figures.peak, "times_ms": figures.times_ms}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(path.parent)
         write_atomic(path, json.dumps(members, indent=1, sort_keys=True).encode(), mode=0o600)
     except OSError as error:
         raise EngineError(

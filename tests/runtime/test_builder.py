@@ -510,3 +510,21 @@ def test_what_modes_take_is_known_once_they_are_built(cache: DeviceCache, bundle
     assert found is not None
     assert list(found) == ["m2", "m1", "m0"]
     assert found["m2"].alone > found["m0"].alone > (cache.path / "m0.model").stat().st_size
+
+
+def test_every_level_of_a_new_cache_is_its_owners(bundle: Bundle, tmp_path: Path) -> None:
+    made = DeviceCache(tmp_path / "up/cache", bundle, DEVICE, OrtBackend(threads=1))
+    for folder in (made.path, made.path.parent, tmp_path / "up/cache", tmp_path / "up"):
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770])
+def test_a_cache_that_others_may_write_to_is_used_with_a_warning(bundle: Bundle, tmp_path: Path, mode: int) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(mode)
+    with pytest.warns(UserWarning, match=rf"cache is open: .* \(mode {mode:04o}\) .*`chmod 700 {tmp_path}/cache`"):
+        DeviceCache(tmp_path / "cache", bundle, DEVICE, OrtBackend(threads=1))
+    (tmp_path / "cache").chmod(0o755)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        DeviceCache(tmp_path / "cache", bundle, DEVICE, OrtBackend(threads=1))

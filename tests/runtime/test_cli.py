@@ -150,6 +150,7 @@ def test_verify_prints_the_bundle_s_hash(command: Any, bundle: Bundle) -> None:
 
 def test_modes_are_json(command: Any, bundle: Bundle) -> None:
     found = json.loads(command("modes", "--bundle", bundle.path).stdout)
+    assert json.loads(command("modes", "--json", "--bundle", bundle.path).stdout) == found
     assert (found["bundle_sha256"], found["model"]) == (bundle.sha256, "tiny")
     assert [(one["id"], "profile" in one) for one in found["modes"]] == [("m2", False), ("m1", False), ("m0", False)]
     assert found["modes"][0]["groups"] == dict(bundle.mode("m2").groups)
@@ -161,7 +162,7 @@ def test_building_and_profiling_fill_the_cache(command: Any, bundle_path: Path, 
     assert len(list((tmp_path / "cache").glob("*/*/*.model"))) == 3
     assert re.search(r"m2: [0-9.e-]+ MB\n", built.stderr)
     assert re.search(r"built: .*, all resident take [0-9.e-]+ MB\n", built.stderr)
-    profiled = command("profile", *quick(bundle_path, tmp_path))
+    profiled = command("profile", "--json", *quick(bundle_path, tmp_path))
     assert profiled.exit_code == 0
     rows: List[Dict[str, Any]] = json.loads(profiled.stdout)["modes"]
     assert all(row["profile"]["p50_ms"] > 0 and row["profile"]["runs"] == 10 for row in rows)

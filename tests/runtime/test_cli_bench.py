@@ -1,5 +1,6 @@
 """`wenet-runtime bench`: what it sends, what it reports, what it refuses."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
@@ -10,6 +11,7 @@ import pytest
 from tests.runtime.http_doubles import Asked, Scripted, ScriptedServer, json_reply, problem
 from wenet_runtime import __version__
 from wenet_runtime.client.readings import Reading
+from wenet_runtime.client.sender import Sender
 
 MODES = [
     {"id": "m1", "accuracy": 0.9, "latency_ms": {"p50": 2.0, "p95": 2.1, "p99": 2.2}, "energy_mj": 5.0},
@@ -168,6 +170,10 @@ def test_without_a_server_it_says_what_to_start(command: Any) -> None:
         ["--url", "https://board"],
         ["--out", "nowhere/report.json"],
         ["--out", "."],
+        ["--budget-mj", "nan"],
+        ["--min-accuracy", "1.5"],
+        ["--on-miss", "x"],
+        ["--priority", "9"],
         ["nowhere.jpg"],
     ],
 )
@@ -177,3 +183,86 @@ def test_bad_usage_exits_2_before_any_load(command: Any, serve: Any, words: List
     found = command("bench", *words, *url)
     assert (found.exit_code, found.stdout) == (2, "")
     assert posts(server) == []
+
+
+def test_a_folder_that_takes_no_file_is_told_before_any_load(
+    command: Any, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*parts: Any, **how: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    server = serve()
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
+    found = command("bench", *short(server), "--out", "report.json")
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert "nothing can be written to" in found.stderr
+    assert "(Permission denied): name another" in found.stderr
+    assert server.asked == []
+
+
+def test_trying_the_folder_leaves_nothing_there(command: Any, tmp_path: Path) -> None:
+    assert command("bench", "--url", "http://127.0.0.1:1", "--out", "report.json").exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_that_cannot_be_written_after_all_is_printed_and_an_error(
+    command: Any, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*parts: Any, **how: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("wenet_runtime.files.write_atomic", full)
+    found = command("bench", *short(serve()), "--out", "report.json")
+    assert found.exit_code == 1
+    assert "10 requests, 10 answered" in found.stdout
+    assert "--out 'report.json' cannot be written (No space left on device)" in found.stderr
+
+
+@pytest.mark.parametrize(("slug", "code"), [("budget-impossible", 4), ("energy-unavailable", 5), ("unknown-mode", 2)])
+def test_a_load_that_is_refused_for_one_reason_ends_with_its_code(
+    command: Any, serve: Any, slug: str, code: int
+) -> None:
+    def answer(asked: Asked) -> Scripted:
+        return problem(slug, 422) if asked.method == "POST" else good(asked)
+
+    assert command("bench", *short(serve(answer))).exit_code == code
+
+
+def test_a_load_that_is_refused_for_several_reasons_exits_1(command: Any, serve: Any) -> None:
+    def answer(asked: Asked) -> Scripted:
+        slug = "budget-impossible" if len(posts(server)) % 2 else "queue-full"
+        return problem(slug, 422) if asked.method == "POST" else good(asked)
+
+    server = serve(answer)
+    assert command("bench", *short(server)).exit_code == 1
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Ctrl-C when this request is to be sent."""
+    send = Sender._send
+
+    def sent(self: Sender, at: int) -> None:
+        if at == number:
+            raise KeyboardInterrupt
+        send(self, at)
+
+    monkeypatch.setattr(Sender, "_send", sent)
+
+
+def test_ctrl_c_keeps_what_was_measured(command: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(monkeypatch, 10)
+    found = command("bench", *short(serve()), "--out", "report.json")
+    assert found.exit_code == 130
+    assert "interrupted: this is what was measured in" in found.stderr
+    report = json.loads(Path("report.json").read_text())
+    assert 4 <= len(report["samples"]) == report["summary"]["answered"] == report["summary"]["arrivals"] <= 6
+    assert 0 < report["interrupted_after_s"] <= report["load"]["seconds"]
+    assert "answered" in found.stdout
+
+
+def test_ctrl_c_before_anything_counts_says_so(command: Any, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(monkeypatch, 1)
+    found = command("bench", *short(serve()), "--out", "report.json")
+    assert (found.exit_code, found.stdout) == (130, "")
+    assert found.stderr.endswith("interrupted before anything was measured\n")
+    assert not Path("report.json").exists()

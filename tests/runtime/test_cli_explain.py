@@ -165,7 +165,7 @@ def test_a_log_is_told_in_its_order_with_its_summary(command: Any, log: Path) ->
         (["--missed"], [18, 19]),
         (["--last", "2"], [19, 20]),
         (["--missed", "--last", "1"], [19]),
-        (["--mode", "m7"], []),
+        (["--mode", "m2"], []),
     ],
 )
 def test_only_what_is_asked_for_is_told_and_counted(
@@ -243,3 +243,15 @@ def test_bad_use_exits_2(command: Any, words: List[str]) -> None:
     assert (found.exit_code, found.stdout) == (2, "")
     assert found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_a_mode_that_no_decision_names_exits_1(command: Any, log: Path) -> None:
+    found = command("explain", log, "--mode", "nosuch")
+    assert (found.exit_code, found.stdout) == (1, "")
+    assert found.stderr == f"wenet-runtime: no decision in '{log}' names a mode 'nosuch'\n"
+
+
+def test_a_mode_that_ran_nothing_of_what_is_asked_for_has_no_decisions(command: Any, log: Path) -> None:
+    for words in (["m2"], ["m1", "--missed"]):  # m2 was only passed over
+        found = command("explain", log, "--mode", *words)
+        assert (found.exit_code, found.stdout) == (0, "0 decisions\n")

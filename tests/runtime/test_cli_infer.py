@@ -160,3 +160,34 @@ def test_a_label_cannot_drive_the_terminal(command: Any, serve: Any, image: Path
     rows = [[{"index": 0, "label": "\x1b[2Jcat", "score": None}], [{"index": 1, "label": "dog", "score": 1.0}]]
     found = command("infer", image, "--url", serve(lambda asked: json_reply({"top_k": rows}, headers=HEADERS)).url)
     assert found.stdout.splitlines()[:2] == [f"{image} row 0:  [2Jcat ?", f"{image} row 1: dog 100.0%"]
+
+
+@pytest.mark.parametrize(
+    ("slug", "code"),
+    [("energy-unavailable", 5), ("unknown-mode", 2), ("bad-header", 2), ("conflicting-options", 2)],
+)
+def test_what_is_refused_has_the_code_it_has_on_the_device(
+    command: Any, serve: Any, image: Path, slug: str, code: int
+) -> None:
+    assert command("infer", image, "--url", serve(lambda asked: problem(slug, 422)).url).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("--budget-ms", "nan", "--budget-ms is nan: give a number from 0.001 to 600000"),
+        ("--budget-ms", "1e300", "--budget-ms is 1e+300: give"),
+        ("--budget-mj", "0", "--budget-mj is 0.0: give"),
+        ("--min-accuracy", "1.5", "--min-accuracy is 1.5: give a number from 0 to 1"),
+        ("--on-miss", "x", "--on-miss is 'x': give one of degrade, reject, late"),
+        ("--priority", "9", "--priority is 9: give 1 (first), 2 or 3"),
+    ],
+)
+def test_an_impossible_option_is_told_before_anything_is_sent(
+    command: Any, serve: Any, image: Path, flag: str, value: str, told: str
+) -> None:
+    server = serve()
+    found = command("infer", image, "--url", server.url, flag, value)
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert found.stderr.startswith(f"wenet-runtime: {told}")
+    assert server.asked == []

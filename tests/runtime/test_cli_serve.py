@@ -78,3 +78,19 @@ def test_a_server_that_fails_ends_what_tells_systemd(
         told = [systemd.recv(4096).split(b"\n")[0] for _ in range(2)]
     assert told == [b"READY=1", b"STOPPING=1"]
     assert [one.name for one in threading.enumerate() if one not in before] == []
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        ("8.8.8.8", "choose another --host, one of this machine's addresses"),
+        ("999.1.1.1", "cannot listen on 999.1.1.1:0: --host is no address, and no name that resolves here"),
+    ],
+)
+def test_a_host_that_is_not_this_machines_is_told_as_such(
+    command: Any, bundle_path: Path, host: str, told: str
+) -> None:
+    found = command("--bundle", bundle_path, "--host", host, "--insecure-no-auth", "--port", 0, "--engine", "sim")
+    assert found.exit_code == 6
+    assert told in found.stderr
+    assert "--port" not in found.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from wenet_runtime import files
-from wenet_runtime.files import sha256_of, sync_directory, write_atomic
+from wenet_runtime.files import make_private, sha256_of, sync_directory, write_atomic
 
 
 def test_the_hash_of_a_file_longer_than_one_piece_is_right(tmp_path: Path) -> None:
@@ -38,3 +38,17 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_temporary_one(
 def test_syncing_a_directory_that_is_not_there_fails(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         sync_directory(tmp_path / "nowhere")
+
+
+def test_every_folder_that_is_made_is_private_and_others_stay(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir(mode=0o755)
+    make_private(tmp_path / "there/a/b/c")
+    make_private(tmp_path / "there/a/b/c")
+    modes = [(tmp_path / one).stat().st_mode & 0o777 for one in ("there", "there/a", "there/a/b", "there/a/b/c")]
+    assert modes == [0o755, 0o700, 0o700, 0o700]
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    with pytest.raises(OSError, match=r"exists|directory"):
+        make_private(tmp_path / "a")

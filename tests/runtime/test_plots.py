@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import io
 import json
 from pathlib import Path
 from typing import Any, Dict, List
@@ -172,6 +173,13 @@ def test_latency_has_a_curve_for_each_budget_and_ends_at_what_was_answered(story
         assert curve[-1]["share"] == pytest.approx(len(answered) / len(of))
         in_time = sum(one.latency_ms <= budget_ms for one in answered if one.latency_ms is not None) / len(of)
         assert f"{budget_ms:g} ms: {in_time:.1%} in time" in texts(picture)
+
+
+def test_the_legend_of_latencies_lies_beside_what_is_drawn(story: Story) -> None:
+    figure = drawn("latency", story).figure
+    figure.savefig(io.BytesIO())  # places everything
+    (axis,) = figure.axes
+    assert not axis.get_window_extent().overlaps(axis.get_legend().get_window_extent())
 
 
 def test_latency_of_many_budgets_shows_the_most_frequent_and_says_so() -> None:

@@ -82,3 +82,9 @@ def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("name", "out"), [("run-0.5", "run-0.5"), ("run/checkpoint.safetensors", "run")])
+def test_a_run_that_is_not_there_is_named_as_such(tmp_path, name, out):
+    with pytest.raises(CheckpointError, match=rf"make one with `wenet-trainer train --out {tmp_path / out}`"):
+        read_checkpoint(tmp_path / name)

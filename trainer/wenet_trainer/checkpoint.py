@@ -146,7 +146,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if path.is_dir():
         path = path / FILE
     if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}: make one with `wenet-trainer train --out {path.parent}`")
+        out = path.parent if path.suffix == Path(FILE).suffix else path  # else the name of a run that is not there
+        raise CheckpointError(f"no checkpoint at {path}: make one with `wenet-trainer train --out {out}`")
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}

@@ -1,24 +1,22 @@
 """The verb `bench`: an open-loop load on a running server, and what became of it."""
 
-import json
-import os
-import platform
 import time
-from dataclasses import asdict, astuple, fields, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
 import typer
 
-from wenet_runtime import __version__
-from wenet_runtime.cli.ends import EXIT_FAILURE, fail, guarded, say
+from wenet_runtime.cli.asked import check_options, exit_of
+from wenet_runtime.cli.bench_report import check_out, sender, tell, write
+from wenet_runtime.cli.ends import EXIT_FAILURE, EXIT_INTERRUPTED, fail, guarded, say
 from wenet_runtime.cli.infer import TOKEN_FILE, URL
 from wenet_runtime.errors import SettingsError
 
 if TYPE_CHECKING:  # the help needs none of these
     from wenet_runtime.client.exchange import Client
-    from wenet_runtime.client.load import Answer
+    from wenet_runtime.client.load import Answer, Run
     from wenet_runtime.client.payload import Payload
     from wenet_runtime.client.readings import Reading
 
@@ -70,15 +68,16 @@ def bench(
         from wenet_runtime.client.exchange import Client
         from wenet_runtime.client.payload import option_headers
 
-        _check_out(out)
+        check_out(out)
         budgets_ms = _budgets(budget_ms)
+        options = {"budget_mj": budget_mj, "min_accuracy": min_accuracy, "mode": mode, "on_miss": on_miss}
+        check_options({**options, "priority": priority})
         address = address_of(url)
         if address.scheme != "http":
             raise SettingsError(f"--url is '{address.url}': a load goes over http only")
         client = Client(address, None if token_file is None else read_token(Path(token_file)))
         served = _served(client)
         payloads = _payloads(client, files or [], str(served.get("model")), seed)
-        options = {"budget_mj": budget_mj, "min_accuracy": min_accuracy, "mode": mode, "on_miss": on_miss}
         kinds = [
             (payload, limit, option_headers({**options, "budget_ms": limit, "priority": priority}))
             for limit in budgets_ms
@@ -86,13 +85,19 @@ def bench(
         ]
         arrivals_s = _arrivals(rate, warm_up_s + seconds, uniform=uniform, seed=seed)
         say(f"sending {len(arrivals_s)} requests in {warm_up_s + seconds:g} s, the first {warm_up_s:g} s not counted")
-        began_s, answers, readings = _run(client, kinds, arrivals_s, connections=connections)
-        counted = [replace(one, at_s=one.at_s - warm_up_s) for one in answers if one.at_s >= warm_up_s]
+        began_s, run, readings = _run(client, kinds, arrivals_s, connections=connections)
+        counted = [replace(one, at_s=one.at_s - warm_up_s) for one in run.answers if one.at_s >= warm_up_s]
+        counted_s = seconds
+        if run.interrupted_s is not None:
+            counted_s = min(seconds, run.interrupted_s - warm_up_s)
+            if not counted:
+                fail("interrupted before anything was measured", EXIT_INTERRUPTED)
+            say(f"interrupted: this is what was measured in {counted_s:.3g} of {seconds:g} s")
         limits_ms = [limit for _, limit, _ in kinds]
         report: Dict[str, Any] = {
             "format": FORMAT,
             "url": address.url,
-            "sender": _sender(),
+            "sender": sender(),
             "started_at": datetime.fromtimestamp(began_s + warm_up_s, timezone.utc).isoformat(timespec="milliseconds"),
             "started_at_s": round(began_s + warm_up_s, 3),
             "model": served.get("model"),
@@ -102,34 +107,27 @@ def bench(
                 "rate": rate, "seconds": seconds, "warm_up_s": warm_up_s, "connections": connections, "seed": seed,
                 "files": list(files or []), **options, "priority": priority,
             },
+            "interrupted_after_s": None if run.interrupted_s is None else round(counted_s, 3),
             "budgets_ms": limits_ms,
-            "summary": _summary(counted, limits_ms, seconds, served),
+            "summary": _summary(counted, limits_ms, counted_s, served),
         }  # fmt: skip
+        unwritten = ""
         if out is not None:
-            _write(Path(out), report, served, counted, [replace(one, at_s=one.at_s - warm_up_s) for one in readings])
-        _tell(report, as_json=as_json)
+            try:
+                write(Path(out), report, served, counted, [replace(one, at_s=one.at_s - warm_up_s) for one in readings])
+            except OSError as error:  # what was measured is told before that
+                unwritten = f"--out '{out}' cannot be written ({error.strerror}): only the summary above is left"
+        tell(report, as_json=as_json)
+        if unwritten:
+            fail(unwritten, EXIT_FAILURE)
+        if run.interrupted_s is not None:
+            raise typer.Exit(EXIT_INTERRUPTED)
         if not any(one.status == 200 for one in counted):
             why = ", ".join(report["summary"]["problems"]) or "no server there, or none that answers in time"
-            fail(f"no request was answered: {why}", EXIT_FAILURE)
+            codes = {exit_of(one.problem) for one in counted}
+            fail(f"no request was answered: {why}", codes.pop() if len(codes) == 1 else EXIT_FAILURE)
 
     guarded(action)
-
-
-def _sender() -> Dict[str, Any]:
-    """What sent it: a load from a busy machine says little of the server."""
-    return {
-        "wenet_runtime": __version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 2),
-    }
-
-
-def _check_out(out: Optional[str]) -> None:
-    """Before minutes of load, not after them."""
-    if out is not None and (not out or Path(out).is_dir() or not Path(out).absolute().parent.is_dir()):
-        raise SettingsError(f"--out is '{out}': name a file in a directory that is there")
 
 
 def _budgets(text: Optional[str]) -> List[Optional[float]]:
@@ -178,8 +176,8 @@ def _run(
     arrivals_s: Sequence[float],
     *,
     connections: int,
-) -> "Tuple[float, Sequence[Answer], List[Reading]]":
-    """Send everything; the wall clock at the start, the answers, and what was read meanwhile."""
+) -> "Tuple[float, Run, List[Reading]]":
+    """Send everything; the wall clock at the start, what became of it, and what was read meanwhile."""
     from wenet_runtime.client.exchange import Unreachable
     from wenet_runtime.client.readings import Watch
     from wenet_runtime.client.sender import Sender, request_bytes
@@ -202,7 +200,7 @@ def _run(
         run = sender.run(start_s)
     finally:
         readings = watch.stop()
-    return began_s, run.answers, readings
+    return began_s, run, readings
 
 
 def _summary(
@@ -212,35 +210,3 @@ def _summary(
 
     accuracies = {str(one["id"]): float(one["accuracy"]) for one in served["modes"]}
     return summary(answers, budgets_ms=budgets_ms, seconds=seconds, accuracies=accuracies)
-
-
-def _write(
-    path: Path,
-    report: Dict[str, Any],
-    served: Dict[str, Any],
-    answers: "Sequence[Answer]",
-    readings: "Sequence[Reading]",
-) -> None:
-    from wenet_runtime.client.load import Answer
-    from wenet_runtime.files import write_atomic
-
-    members = {
-        **report,
-        "modes": served["modes"],
-        "readings": [asdict(one) for one in readings],
-        "sample_fields": [one.name for one in fields(Answer)],
-        "samples": [[round(one, 4) if isinstance(one, float) else one for one in astuple(each)] for each in answers],
-    }
-    try:
-        write_atomic(path, json.dumps(members, separators=(",", ":")).encode() + b"\n")
-    except OSError as error:
-        say(f"warning: --out '{path}' cannot be written ({error.strerror})")
-
-
-def _tell(report: Dict[str, Any], *, as_json: bool) -> None:
-    from wenet_runtime.client.load_report import lines
-
-    if as_json:
-        print(json.dumps(report, indent=1))
-    else:
-        print("\n".join(lines(report["summary"])))

@@ -15,7 +15,7 @@ from wenet_runtime.cli.explain import explain
 from wenet_runtime.cli.flags import with_settings
 from wenet_runtime.cli.infer import infer
 from wenet_runtime.cli.plot import plot
-from wenet_runtime.cli.profile import listed, profile
+from wenet_runtime.cli.profile import ALWAYS_JSON, listed, profile
 from wenet_runtime.cli.settings_shown import settings
 
 app = typer.Typer(add_completion=True, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -62,8 +62,9 @@ def _serve(flags: Dict[str, Any], config: Optional[Path]) -> None:
     guarded(action)
 
 
-def modes(flags: Dict[str, Any], config: Optional[Path]) -> None:
+def modes(as_json: bool = ALWAYS_JSON, *, flags: Dict[str, Any], config: Optional[Path]) -> None:
     """List the bundle's modes as JSON, and what each takes in memory where it is built."""
+    del as_json
 
     def action() -> None:
         from wenet_runtime.engines.auto import AUTO

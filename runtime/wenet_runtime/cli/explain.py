@@ -5,7 +5,7 @@ import sys
 from collections import deque
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Deque, Dict, Iterable, Optional
+from typing import TYPE_CHECKING, Any, Deque, Dict, Iterable, Optional, Set
 
 import typer
 
@@ -43,9 +43,10 @@ def explain(
         if last is not None and last > KEPT:
             raise SettingsError(f"--last is {last}: give at most {KEPT}")
         reading = read_log(sys.stdin.buffer if log == "-" else Path(log))
+        known: Set[str] = set()  # of the mode that is asked for: whether any decision names it
         wanted: Iterable[Decision] = (
             one
-            for one in _all_of(reading, log)
+            for one in _noting(mode, _all_of(reading, log), known)
             if request in (None, one.request_id) and mode in (None, one.mode_id) and (one.missed or not missed)
         )
         if last is not None:
@@ -61,6 +62,8 @@ def explain(
         _tell_bad(reading, log)
         if not summary.decisions and request is not None:
             fail(f"no such decision of request '{request[:128]}' in {_named(log)}", EXIT_FAILURE)
+        if mode is not None and not known:
+            fail(f"no decision in {_named(log)} names a mode '{mode[:128]}'", EXIT_FAILURE)
         if as_json:
             left_out = summary.decisions - len(shown)
             if left_out:
@@ -80,6 +83,14 @@ def explain(
 
 def _named(log: str) -> str:
     return "the input" if log == "-" else f"'{log}'"
+
+
+def _noting(mode: Optional[str], decisions: "Iterable[Decision]", known: Set[str]) -> "Iterable[Decision]":
+    """The same decisions; the mode gets into `known` if one of them ran it, tried it first or passed it over."""
+    for one in decisions:
+        if mode is not None and mode in (one.mode_id, one.first, one.passed_over and one.passed_over[0]):
+            known.add(mode)
+        yield one
 
 
 def _all_of(reading: "Reading", log: str) -> "Iterable[Decision]":

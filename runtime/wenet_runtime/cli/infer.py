@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import typer
 
-from wenet_runtime.cli.ends import EXIT_BUDGET, EXIT_FAILURE, guarded, say
+from wenet_runtime.cli.asked import check_options, exit_of
+from wenet_runtime.cli.ends import guarded, say
 from wenet_runtime.cli.reasons import CHOSEN
 
 if TYPE_CHECKING:  # the help needs none of these
@@ -48,7 +49,8 @@ def infer(
     """Ask a running server about images, one after the other.
 
     Its own defaults hold for what is not given. Exits with 4 if no mode meets the budget on that
-    device, and with 1 if the server answers with another error or not at all.
+    device, with 5 if nothing measures the energy that was asked for, with 2 if it refuses an option, and
+    with 1 if the server answers with another error or not at all.
     """
 
     def action() -> None:
@@ -62,6 +64,7 @@ def infer(
             "budget_ms": budget_ms, "budget_mj": budget_mj, "min_accuracy": min_accuracy,
             "mode": mode, "on_miss": on_miss, "priority": priority,
         }  # fmt: skip
+        check_options(asked)
         headers = option_headers(asked)
         payloads = [file_payload(Path(name)) for name in files]  # a misspelt name is told before anything is sent
         code = 0
@@ -69,7 +72,7 @@ def infer(
             reply = _ask(client, payload.body, {**payload.headers, **headers}, top_k)
             if reply.status != 200:
                 say(f"wenet-runtime: {payload.name}: {reply.complaint}")
-                code = code or (EXIT_BUDGET if reply.slug == "budget-impossible" else EXIT_FAILURE)
+                code = code or exit_of(reply.slug)
             if as_json:
                 print(json.dumps({"file": payload.name, **_members(reply)}), flush=True)
             elif reply.status == 200:

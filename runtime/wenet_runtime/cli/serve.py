@@ -1,6 +1,7 @@
 """Runs the daemon: socket, server, drain, exit code."""
 
 import asyncio
+import errno
 import gc
 import logging
 import os
@@ -137,7 +138,11 @@ def _listen(listener: socket.socket, settings: Settings) -> None:
 
 
 def _refuse(settings: Settings, error: OSError) -> NoReturn:
-    fail(f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another --port", EXIT_BIND)
+    where = f"cannot listen on {settings.host}:{settings.port}"
+    if isinstance(error, socket.gaierror):
+        fail(f"{where}: --host is no address, and no name that resolves here: give one of this machine's", EXIT_BIND)
+    flag = "--host, one of this machine's addresses" if error.errno == errno.EADDRNOTAVAIL else "--port"
+    fail(f"{where} ({error.strerror}): choose another {flag}", EXIT_BIND)
 
 
 def _announce(daemon: Daemon, settings: Settings, port: int) -> None:

@@ -1,7 +1,8 @@
 """An open-loop load: when requests are due, and what became of each. A latency counts from when it was due."""
 
-from dataclasses import dataclass
-from typing import List, Optional, Tuple
+import json
+from dataclasses import dataclass, replace
+from typing import List, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -74,9 +75,52 @@ class Run:
         answers: by the time they were due.
         cpu_ms: the sender's own processor time per request; of its whole process.
         opened: connections opened after the start, because all were in use or one was closed.
+        interrupted_s: when Ctrl-C ended it, from the start; what was under way then is not among the answers.
     """
 
     start_s: float
     answers: Tuple[Answer, ...]
     cpu_ms: float
     opened: int
+    interrupted_s: Optional[float] = None
+
+
+def answered(sent: Answer, latency_ms: float, status: int, headers: Mapping[str, str], body: bytes) -> Answer:
+    """What became of a request that was sent.
+
+    Args:
+        sent: as it was noted when it was.
+        latency_ms: from when it was due to the last byte of the reply.
+        status: the reply's.
+        headers: the reply's, by lower-case name.
+        body: the reply's.
+    """
+    met = headers.get("wenet-budget-met")
+    return replace(
+        sent,
+        latency_ms=latency_ms,
+        status=status,
+        mode=headers.get("wenet-mode"),
+        reason=headers.get("wenet-mode-reason"),
+        predicted_ms=_number(headers.get("wenet-predicted-ms")),
+        served_ms=_number(headers.get("wenet-latency-ms")),
+        met=None if met is None else met == "true",
+        problem=_slug(body) if status != 200 and body else None,
+        energy_mj=_number(headers.get("wenet-energy-mj")),
+        energy_source=headers.get("wenet-energy-source"),
+    )
+
+
+def _number(text: Optional[str]) -> Optional[float]:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _slug(body: bytes) -> Optional[str]:
+    try:
+        kind = json.loads(body.decode()).get("type", "")
+    except (ValueError, AttributeError):
+        return None
+    return str(kind).rsplit(":", 1)[-1] or None

@@ -1,7 +1,6 @@
 """Sends a load and takes in the answers, with as little of the machine as it can: one thread, non-blocking sockets."""
 
 import gc
-import json
 import select
 import socket
 import time
@@ -9,7 +8,7 @@ from collections import deque
 from dataclasses import replace
 from typing import Deque, Dict, Mapping, Optional, Sequence, Set, Tuple
 
-from wenet_runtime.client.load import NO_ANSWER, Answer, Run
+from wenet_runtime.client.load import NO_ANSWER, Answer, Run, answered
 
 SEND_BUFFER = 1 << 20  # a whole request at once, as far as the system lets it
 MOST_CONNECTIONS = 900  # select() takes descriptors below 1024
@@ -110,27 +109,35 @@ class Sender:
             raise
 
     def run(self, start_s: float) -> Run:
-        """Send everything from `start_s` (monotonic) on, wait for the answers, close the connections."""
+        """Send everything from `start_s` (monotonic) on, wait for the answers, close the connections.
+
+        Ctrl-C ends it early: what was answered until then is kept.
+        """
         self._start_s = start_s
         collected = gc.isenabled()
         gc.collect()
         gc.disable()  # a collection would send requests late
+        interrupted_s: Optional[float] = None
+        cpu_s = time.process_time()
         try:
-            cpu_s = time.process_time()
             time.sleep(max(0.0, start_s - time.monotonic()))
-            sent = self._closed_loop() if self._closed_s else self._open_loop()
+            self._closed_loop() if self._closed_s else self._open_loop()
             end_s = time.monotonic() + self._patience_s
             while self._busy and time.monotonic() < end_s:
                 self._exchange(end_s - time.monotonic())
             for connection in list(self._busy):
                 self._lost(connection)
-            cpu_ms = (time.process_time() - cpu_s) * 1e3 / max(1, sent)
+        except KeyboardInterrupt:
+            interrupted_s = time.monotonic() - start_s
+            for connection in self._busy:  # that they have no answer is not the server's doing
+                self._answers.pop(connection.number, None)
         finally:
+            cpu_ms = (time.process_time() - cpu_s) * 1e3 / max(1, len(self._answers))
             self.close()
             if collected:
                 gc.enable()
         answers = tuple(self._answers[number] for number in sorted(self._answers))
-        return Run(start_s, answers, cpu_ms, self._opened)
+        return Run(start_s, answers, cpu_ms, self._opened, interrupted_s)
 
     def close(self) -> None:
         """Close every connection."""
@@ -139,7 +146,7 @@ class Sender:
         self._free.clear()
         self._busy.clear()
 
-    def _open_loop(self) -> int:
+    def _open_loop(self) -> None:
         for number, at_s in enumerate(self._arrivals_s):
             due_s = self._start_s + at_s
             left_s = due_s - time.monotonic()
@@ -148,9 +155,8 @@ class Sender:
                 left_s = due_s - time.monotonic()
             self._send(number)
             self._exchange(0.0)
-        return len(self._arrivals_s)
 
-    def _closed_loop(self) -> int:
+    def _closed_loop(self) -> None:
         end_s = self._start_s + self._closed_s
         number = 0
         while time.monotonic() < end_s:
@@ -159,7 +165,6 @@ class Sender:
                 number += 1
             else:
                 self._exchange(end_s - time.monotonic())
-        return number
 
     def _send(self, number: int) -> None:
         now_s = time.monotonic() - self._start_s
@@ -208,20 +213,8 @@ class Sender:
     def _done(self, connection: _Connection, status: int, headers: Mapping[str, str], body: bytes) -> None:
         now_s = time.monotonic()
         sent = self._answers[connection.number]
-        met = headers.get("wenet-budget-met")
-        self._answers[connection.number] = replace(
-            sent,
-            latency_ms=(now_s - self._start_s - sent.at_s) * 1e3,
-            status=status,
-            mode=headers.get("wenet-mode"),
-            reason=headers.get("wenet-mode-reason"),
-            predicted_ms=_number(headers.get("wenet-predicted-ms")),
-            served_ms=_number(headers.get("wenet-latency-ms")),
-            met=None if met is None else met == "true",
-            problem=_slug(body) if status != 200 and body else None,
-            energy_mj=_number(headers.get("wenet-energy-mj")),
-            energy_source=headers.get("wenet-energy-source"),
-        )
+        latency_ms = (now_s - self._start_s - sent.at_s) * 1e3
+        self._answers[connection.number] = answered(sent, latency_ms, status, headers, body)
         connection.received.clear()
         self._busy.remove(connection)
         if connection.unsent or headers.get("connection", "").lower() == "close":
@@ -236,18 +229,3 @@ class Sender:
         self._answers[connection.number] = replace(sent, latency_ms=waited_ms)
         self._busy.remove(connection)
         connection.socket.close()
-
-
-def _number(text: Optional[str]) -> Optional[float]:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None
-
-
-def _slug(body: bytes) -> Optional[str]:
-    try:
-        kind = json.loads(body.decode()).get("type", "")
-    except (ValueError, AttributeError):
-        return None
-    return str(kind).rsplit(":", 1)[-1] or None

@@ -14,6 +14,7 @@ from wenet_runtime.engines.base import Artifact, EngineOptions, Numerics
 from wenet_runtime.engines.ort_cuda import CUDA, OrtCudaBackend, Provider, cuda_options
 from wenet_runtime.engines.ort_session import onnxruntime
 from wenet_runtime.errors import EngineError
+from wenet_runtime.files import make_private
 
 if TYPE_CHECKING:
     from wenet_runtime.lowering.graph import Graph
@@ -114,7 +115,7 @@ def digest(made: Artifact, version: str) -> str:
 
 def _private(folder: Path) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(folder)
         folder.chmod(0o700)
     except OSError as error:
         raise EngineError(f"cannot use the cache {folder} ({error.strerror}): choose another --cache-dir") from None

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wenet_runtime.errors import EngineError
-from wenet_runtime.files import write_atomic
+from wenet_runtime.files import make_private, write_atomic
 
 FORMAT = 1
 LIMIT_BYTES = 1 << 30  # of engines; what every start needs lies in the bundle's own cache, so the oldest go
@@ -116,7 +116,7 @@ class Journal:
         self._limit_bytes = limit_bytes
         if folder is not None:
             with _writing(folder):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                make_private(folder)
                 folder.chmod(0o700)
                 self._forget_abandoned(folder)
 

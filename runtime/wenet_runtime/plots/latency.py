@@ -5,7 +5,7 @@ from typing import Any, List, Optional
 
 import numpy as np
 
-from wenet_runtime.plots.figure import COLOURS, GREY, NothingToDraw, Picture, blank, plain_numbers
+from wenet_runtime.plots.figure import COLOURS, GREY, NothingToDraw, Picture, blank, legend, plain_numbers
 from wenet_runtime.plots.figure import percents as as_percents
 from wenet_runtime.plots.story import Event, Story
 
@@ -33,7 +33,7 @@ def draw(story: Story) -> Picture:
     axis.set_ylabel("answered within, of all requests")
     axis.set_title("Latency of the answers; dashed: the budget")
     left_out = sum(counts.values()) - sum(counts[one] for one in budgets)
-    axis.legend(loc="upper left", title=f"{left_out} of other budgets not shown" if left_out else None)
+    legend(axis, title=f"{left_out} of other budgets not shown" if left_out else "")
     return Picture(figure, ("budget_ms", "latency_ms", "share"), rows)
 
 

@@ -15,7 +15,7 @@ from wenet_runtime.device import this_device
 from wenet_runtime.engines.auto import CANDIDATES, Selection, choose
 from wenet_runtime.engines.base import Artifact, Backend, Engine
 from wenet_runtime.errors import EngineError
-from wenet_runtime.files import write_atomic
+from wenet_runtime.files import make_private, write_atomic
 from wenet_runtime.profiler import sample
 
 MakeBackend = Callable[[str], Backend]
@@ -59,7 +59,7 @@ def chosen_engine(
     found = choose(makers, bundle.modes, load=load, check=canary.check, measure=measure)
     members = {"identity": identity, **asdict(found)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(path.parent)
         write_atomic(path, json.dumps(members, indent=1).encode(), mode=0o600)
     except OSError as error:
         raise EngineError(f"cannot write {path} ({error.strerror}): choose another --cache-dir") from None
