@@ -2,24 +2,22 @@
 
 No threads and no clocks: every call says what time it is, in seconds of one monotonic clock. Memory is bounded by
 the number of modes. A budget never refuses work: where it cannot be held it asks for the cheapest mode and says so.
+
+What was spent belongs to the board and is in its `PowerAccount`. What is planned, and learnt of modes, belongs to one
+bundle: another one's modes are others, whatever their ids.
 """
 
 import math
-from collections import deque
-from typing import Deque, Optional, Sequence, Tuple
+from typing import Optional, Sequence
 
 from wenet_runtime.battery import Battery
 from wenet_runtime.energy_plan import HullPoint, Mix, Point, mix
 from wenet_runtime.errors import BudgetError
 from wenet_runtime.meter_trust import MeterTrust
+from wenet_runtime.power_account import STEPS, PowerAccount
 from wenet_runtime.power_state import PowerState
-from wenet_runtime.steady_clock import ArrivalRate, SteadyClock
 from wenet_runtime.true_hull import TrueHull
 
-STEPS = 60  # plans per window
-# Accuracy is concave over energy, so every needless move of the mix costs some: the rate is that of a whole window.
-# On a ramp it lags by a window's worth of slope; what that misspends is in the credit, which is paid back sooner.
-RATE_SHARE = 1.0
 # How soon a debt or a credit is to be gone, in windows. Found by simulation (`benchmarks.energy_budget`), as is the
 # next: longer, bursts (CV² 4) take windows over budget by more than a tenth; shorter, the mix follows every burst
 # and costs more than 5 % above the clairvoyant plan.
@@ -27,8 +25,6 @@ PAYBACK_SHARE = 0.4
 # Which of the two modes is next depends on this share of the credit, too: between two neighbours on the hull it
 # costs no accuracy to take the dearer ones when there is something saved.
 NEXT_SHARE = 0.25
-# What a quiet time left over may be spent later, but no window shall exceed its budget by a tenth for that.
-CREDIT_SHARE = 0.04
 
 
 class PowerBudget:
@@ -47,18 +43,12 @@ class PowerBudget:
         _check("power_w", power_w, 0.001, 100_000.0)
         _check("window_s", window_s, 1.0, 86_400.0)
         _check("idle_w", idle_w, 0.0, 100_000.0)
-        self._power_w = power_w
+        self._given_w = power_w
         self._window_s = window_s
         self._idle_w = idle_w
-        self._battery: Optional[Battery] = None
-        self._clock = SteadyClock(jump_s=window_s)
-        self._rate = ArrivalRate(window_s * RATE_SHARE, window_s / STEPS)
+        self._account = PowerAccount(power_w, window_s, idle_w)
         self._trust = MeterTrust(idle_w)
-        self._least_mj = -max(power_w - idle_w, 0.0) * window_s * 1e3  # bounds of the credit
-        self._most_mj = CREDIT_SHARE * power_w * window_s * 1e3
         self._hull = TrueHull(self._trust)
-        self._above_mj = 0.0  # spent in all, above idle
-        self._credit_mj = 0.0  # what time allowed above idle, less what was spent
         self._mean_mj = self._bound_mj = 0.0  # per row, of the mix and of its dearer mode
         self._lead_mj = 0.0  # what the mix allowed the rows, less what they took
         self._points: Sequence[Point] = ()
@@ -66,7 +56,6 @@ class PowerBudget:
         self._cap_low = self._cap_high = math.inf
         self._mix: Optional[Mix] = None
         self._verdict = "free"
-        self._past: Deque[Tuple[float, float]] = deque([(0.0, 0.0)], maxlen=STEPS + 2)
 
     @classmethod
     def battery(
@@ -88,15 +77,26 @@ class PowerBudget:
         _check("hours", hours, 0.001, 100_000.0)
         _check("start_s", start_s, -1e15, 1e15)
         budget = cls(max(energy_wh / hours, 0.001), window_s, idle_w)
-        budget._battery = Battery(energy_wh * 3.6e6, hours * 3600.0)
-        budget._clock = SteadyClock(jump_s=window_s, start_s=start_s)
+        battery = Battery(energy_wh * 3.6e6, hours * 3600.0)
+        budget._account = PowerAccount(budget._given_w, window_s, idle_w, battery, start_s)
         return budget
+
+    def handed_on(self) -> "PowerBudget":
+        """The same power or battery for another bundle's modes: what was spent stays so, what was learnt of modes not.
+
+        Both may be used at once, each on its own threads: either charges what its runs took.
+        """
+        other = PowerBudget(self._given_w, self._window_s, self._idle_w)
+        other._account = self._account
+        return other
 
     def arrived(self, rows: int, now_s: float) -> None:
         """Count rows that were accepted: they make the rate."""
-        self._advance(now_s)
-        if rows > 0:
-            self._rate.add(rows, self._clock.elapsed_s)
+        account = self._account
+        with account.lock:
+            account.advance(now_s)
+            if rows > 0:
+                account.rate.add(rows, account.clock.elapsed_s)
 
     def due(self, now_s: float) -> bool:
         """Whether `plan` would plan again; saves making its points."""
@@ -112,11 +112,12 @@ class PowerBudget:
         """
         if not self.due(now_s):
             return
-        self._advance(now_s)
         self._planned_s = now_s
         self._points = points
-        self._note()
-        self._choose(self._hull.of(points))
+        with self._account.lock:
+            self._account.advance(now_s)
+            self._account.note()
+            self._choose(self._hull.of(points))
         if self._mix is not None and self._verdict != "free":
             asked = self._hull.asked_mj
             self._cap_low, self._cap_high = asked[self._mix.low.mode_id], asked[self._mix.high.mode_id]
@@ -129,7 +130,8 @@ class PowerBudget:
         Plans with the points of the last `plan` when that is due. To be called every few seconds: a quiet time longer
         than an hour that is told in one step is taken for a jump of the clock.
         """
-        self._advance(now_s)
+        with self._account.lock:
+            self._account.advance(now_s)
         if self._points:
             self.plan(self._points, now_s)
 
@@ -143,7 +145,7 @@ class PowerBudget:
         Args:
             now_s: the time; the answer is that of the last plan and run.
         """
-        return self._cap_high if self._lead_mj + NEXT_SHARE * self._credit_mj >= 0.0 else self._cap_low
+        return self._cap_high if self._lead_mj + NEXT_SHARE * self._account.credit_mj >= 0.0 else self._cap_low
 
     def spent(
         self,
@@ -165,13 +167,10 @@ class PowerBudget:
             mode_id: what ran: each mode learns how far its profile is from the meter.
             rows: of the run.
         """
-        self._advance(end_s)
         above = self._trust.charge_mj(energy_mj, predicted_above_idle_mj, (end_s - start_s) * 1e3, mode_id)
-        self._above_mj += above
-        if self._battery is None:
-            # A debt beyond what a window allows is written off: requests that did not make it would pay for it.
-            credit = self._credit_mj - above
-            self._credit_mj = credit if credit > self._least_mj else self._least_mj
+        with self._account.lock:
+            self._account.advance(end_s)
+            self._account.charge(above)
         if self._mix is not None and rows > 0:
             # What deadlines forced is the credit's business beyond one run: here it would count twice.
             lead, bound = self._lead_mj + self._mean_mj * rows - above, self._bound_mj * rows
@@ -180,40 +179,40 @@ class PowerBudget:
     @property
     def state(self) -> PowerState:
         """As of the last call that said the time."""
-        chosen = self._mix
-        at_s, total_mj = self._past[0]
-        passed_s = self._clock.elapsed_s - at_s
-        return PowerState(
-            verdict=self._verdict,
-            power_w=self._power_w,
-            spent_w=(self._total_mj() - total_mj) / passed_s / 1e3 if passed_s > 0.0 else None,
-            rate_per_s=self._rate.recent_per_s(self._clock.elapsed_s),
-            credit_mj=self._credit_mj,
-            remaining_wh=None if self._battery is None else self._battery.remaining_wh(self._total_mj()),
-            low=chosen.low.mode_id if chosen else None,
-            high=chosen.high.mode_id if chosen else None,
-            share=chosen.share if chosen else None,
-            factor=self._trust.factor,
-            distrusted=self._trust.distrusted,
-            unpriced=self._trust.unpriced,
-            clock_jumps=self._clock.jumps,
-            unknown_modes=self._hull.unknown,
-        )
+        chosen, account = self._mix, self._account
+        with account.lock:
+            return PowerState(
+                verdict=self._verdict,
+                power_w=account.power_w,
+                spent_w=account.spent_w,
+                rate_per_s=account.rate.recent_per_s(account.clock.elapsed_s),
+                credit_mj=account.credit_mj,
+                remaining_wh=None if account.battery is None else account.battery.remaining_wh(account.total_mj),
+                low=chosen.low.mode_id if chosen else None,
+                high=chosen.high.mode_id if chosen else None,
+                share=chosen.share if chosen else None,
+                factor=self._trust.factor,
+                distrusted=self._trust.distrusted,
+                unpriced=self._trust.unpriced,
+                clock_jumps=account.clock.jumps,
+                unknown_modes=self._hull.unknown,
+            )
 
     def _choose(self, hull: Sequence[HullPoint]) -> None:
-        elapsed_s = self._clock.elapsed_s
+        account, battery = self._account, self._account.battery
+        elapsed_s = account.clock.elapsed_s
         self._mix = None
-        if self._battery is not None and self._battery.left_s(elapsed_s) <= 0.0:
+        if battery is not None and battery.left_s(elapsed_s) <= 0.0:
             self._verdict = "ended"
         elif not hull:
             self._verdict = "unknown"
         else:
-            rate = self._rate.recent_per_s(elapsed_s)
-            if self._battery is not None:
-                self._power_w = self._battery.power_w(self._total_mj(), elapsed_s)
-                rate = self._battery.expected_per_s(rate, self._rate.usual_per_s(elapsed_s), elapsed_s)
-            per_s_mj = (self._power_w - self._idle_w) * 1e3
-            paid_mj = per_s_mj + self._credit_mj / (self._window_s * PAYBACK_SHARE)
+            rate = account.rate.recent_per_s(elapsed_s)
+            if battery is not None:
+                account.power_w = battery.power_w(account.total_mj, elapsed_s)
+                rate = battery.expected_per_s(rate, account.rate.usual_per_s(elapsed_s), elapsed_s)
+            per_s_mj = (account.power_w - self._idle_w) * 1e3
+            paid_mj = per_s_mj + account.credit_mj / (self._window_s * PAYBACK_SHARE)
             mean_mj = paid_mj / rate if rate > 0.0 else math.copysign(math.inf, paid_mj)
             self._mix = mix(hull, mean_mj)
             self._mean_mj, self._bound_mj = self._mix.energy_mj, self._mix.high.energy_mj
@@ -224,22 +223,6 @@ class PowerBudget:
                 self._verdict = "unreachable"
             else:
                 self._verdict = "binding"  # perhaps paying a debt with the cheapest
-
-    def _advance(self, now_s: float) -> None:
-        step_s = self._clock.advance(now_s)
-        if step_s > 0.0 and self._battery is None:
-            credit = self._credit_mj + step_s * (self._power_w - self._idle_w) * 1e3
-            least, most = self._least_mj, self._most_mj
-            self._credit_mj = most if credit > most else credit if credit > least else least
-
-    def _total_mj(self) -> float:
-        return self._above_mj + self._idle_w * self._clock.elapsed_s * 1e3
-
-    def _note(self) -> None:
-        now_s = self._clock.elapsed_s
-        self._past.append((now_s, self._total_mj()))
-        while len(self._past) > 1 and self._past[1][0] <= now_s - self._window_s:
-            self._past.popleft()
 
 
 def _check(name: str, value: float, low: float, high: float) -> None:

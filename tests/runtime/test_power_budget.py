@@ -2,6 +2,7 @@
 
 import math
 import random
+import threading
 from typing import Callable, List, Optional
 
 import pytest
@@ -283,6 +284,26 @@ def test_a_battery_s_quiet_hours_count_when_the_clock_is_told_to_tick() -> None:
     assert state.power_w == pytest.approx((40.0 * 0.99 - 9 * IDLE_W) / 1.0)  # what is left, over the hour that is
     assert state.spent_w == pytest.approx(IDLE_W)
     assert (state.clock_jumps, state.rate_per_s) == (0, pytest.approx(0.0))
+
+
+def test_two_threads_that_charge_one_battery_lose_nothing_of_it() -> None:
+    one = PowerBudget.battery(40.0, 10.0, IDLE_W, 0.0)
+    budgets = (one, one.handed_on())
+
+    def charge(budget: PowerBudget) -> None:
+        for number in range(5_000):
+            now_s = number / 1e4  # the threads may be half a second apart
+            budget.arrived(1, now_s)
+            budget.plan(POINTS, now_s)
+            budget.spent(None, 3600.0, now_s, now_s)
+
+    threads = [threading.Thread(target=charge, args=(budget,)) for budget in budgets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for budget in budgets:
+        assert budget.state.remaining_wh == pytest.approx(40.0 - 10.0 - IDLE_W * 0.4999 / 3600.0)
 
 
 def test_an_idle_ledger_goes_on_from_its_first_tick_without_points() -> None:

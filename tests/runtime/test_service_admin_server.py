@@ -10,13 +10,15 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional
+from typing import Any, Callable, Iterator, List, Optional, Sequence
 
 import httpx
 import pytest
+from onnx import TensorProto, helper
 
-from tests.runtime.fakes import ones, v2_body
+from tests.runtime.fakes import check_problem, ones, v2_body
 from tests.supernets import write_test_bundle
 from wenet_runtime.errors import SettingsError
 from wenet_runtime.service.admin_server import bind_admin, let_go, parts_of
@@ -31,9 +33,9 @@ PATIENCE_S = 60.0  # until a process is up, on a crowded machine
 class Daemon:
     """`wenet-runtime` on a free port and the simulated engine."""
 
-    def __init__(self, place: Path, *flags: str) -> None:
+    def __init__(self, place: Path, *flags: str, program: Sequence[str] = ("-m", "wenet_runtime.cli")) -> None:
         self.log = place / "log"
-        command = [sys.executable, "-m", "wenet_runtime.cli", "--port", "0", "--engine", "sim", "--meter", "none"]
+        command = [sys.executable, *program, "--port", "0", "--engine", "sim", "--meter", "none"]
         command += ["--bundle", str(place / "bundle"), "--token-file", str(place / "token"), "--profile-rounds", "10"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([*command, "--cache-dir", str(place / "cache"), *flags], stderr=log)
@@ -67,8 +69,8 @@ def place(tmp_path: Path) -> Path:
 def start(place: Path) -> Iterator[Callable[..., Daemon]]:
     started: List[Daemon] = []
 
-    def begin(*flags: str) -> Daemon:
-        started.append(Daemon(place, *flags))
+    def begin(*flags: str, **how: Any) -> Daemon:
+        started.append(Daemon(place, *flags, **how))
         return started[-1]
 
     yield begin
@@ -126,6 +128,55 @@ def test_a_signal_after_the_end_was_asked_for_does_not_cut_it_short(start: Calla
     daemon.process.send_signal(signal.SIGTERM)
     assert httpx.post(f"{daemon.url}/infer", json=v2_body(ones()), headers=BEARER).status_code == 200
     assert daemon.ended() == 0
+
+
+# The second bundle's opening is in an engine's code for a minute, and looks at nothing meanwhile.
+OPENS_SLOWLY = """
+import time
+
+import numpy as np
+import onnxruntime
+
+from wenet_runtime.cli import main
+from wenet_runtime.service import daemon
+
+usual = daemon.open_serving
+
+def slow(settings, *more, given=None, **how):
+    if given is not None:
+        place = settings.cache_dir.parent
+        session = onnxruntime.InferenceSession(str(place / "slow.onnx"), providers=["CPUExecutionProvider"])
+        (place / "opening").touch()
+        end_s = time.monotonic() + 60.0
+        while time.monotonic() < end_s:
+            session.run(None, {"x": np.ones((256, 256), np.float32)})
+    return usual(settings, *more, given=given, **how)
+
+daemon.open_serving = slow
+main()
+"""
+
+
+def test_the_end_waits_for_no_bundle_that_is_being_opened(start: Callable[..., Daemon], place: Path) -> None:
+    shape = helper.make_tensor_value_info("x", TensorProto.FLOAT, [256, 256])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [256, 256])
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "x"], ["y"])], "slow", [shape], [result])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (place / "slow.onnx").write_bytes(model.SerializeToString())
+    daemon = start(program=("-c", OPENS_SLOWLY))
+    with ThreadPoolExecutor(1) as client:
+        url = f"{daemon.url}/admin/bundle"
+        asked = client.submit(httpx.post, url, json={"path": "bundle"}, headers=BEARER, timeout=PATIENCE_S)
+        end_s = time.monotonic() + PATIENCE_S
+        while not (place / "opening").exists():
+            assert time.monotonic() < end_s, daemon.log.read_text()
+            time.sleep(0.02)
+        daemon.process.send_signal(signal.SIGTERM)
+        check_problem(asked.result(), "conflict", 409)
+    assert daemon.process.wait(10.0) == 0, daemon.log.read_text()
+    log = daemon.log.read_text()
+    assert "drained" in log
+    assert "Traceback" not in log
 
 
 @pytest.fixture(scope="module")

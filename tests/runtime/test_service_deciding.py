@@ -68,6 +68,19 @@ def test_an_idle_board_that_draws_more_than_any_mode_leaves_nothing_to_plan_with
     assert power_budget(controller(bundle, {"m0": 1.0, "m1": 1.0, "m2": 500.0}), Settings(power_w=5.0), 2.0)
 
 
+def test_a_budget_is_handed_on_only_to_modes_that_it_can_be_held_with(bundle: Bundle) -> None:
+    settings = Settings(energy_wh=10.0, hours=2.0)
+    before = budget(bundle, energy_wh=10.0, hours=2.0)
+    before.spent(None, 5.0 * 3.6e6, 1.0, 1.0)
+    after = power_budget(controller(bundle, ENERGIES_MJ), settings, 2.0, before)
+    assert after is not None
+    assert after.state.remaining_wh == pytest.approx(5.0, rel=0.02)
+    with pytest.raises(EnergyUnavailable, match="choose --meter"):
+        power_budget(controller(bundle), settings, 2.0, before)
+    with pytest.raises(SettingsError, match="more than the modes themselves draw"):
+        power_budget(controller(bundle, {"m0": 1.0, "m1": 1.0, "m2": 1.0}), settings, 2.0, before)
+
+
 class Stated(NoMeter):
     """A meter in some state."""
 

@@ -249,13 +249,13 @@ def test_the_policy_is_held_against_the_new_bundle(daemon: Daemon) -> None:
 
 
 def test_one_change_at_a_time(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    let, verify = threading.Event(), daemon.bundles._verify
+    let, verify = threading.Event(), daemon.bundles._preparing.verify
 
     def slow(place: Path) -> Bundle:
         assert let.wait(PATIENCE_S)
         return verify(place)
 
-    monkeypatch.setattr(daemon.bundles, "_verify", slow)
+    monkeypatch.setattr(daemon.bundles._preparing, "verify", slow)
 
     async def twice() -> None:
         first = asyncio.ensure_future(daemon.bundles.swap("b"))
@@ -273,14 +273,14 @@ def test_one_change_at_a_time(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -
 
 def test_no_change_begins_or_ends_while_the_server_stops(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     before, opened = daemon.service.active, []
-    open_next = daemon.bundles._open_next
+    open_next = daemon.bundles._preparing.open_next
 
     def meanwhile(bundle: Bundle) -> Serving:
         opened.append(open_next(bundle))
         daemon.bundles.drain()
         return opened[0]
 
-    monkeypatch.setattr(daemon.bundles, "_open_next", meanwhile)
+    monkeypatch.setattr(daemon.bundles._preparing, "open_next", meanwhile)
 
     async def stopped() -> None:
         for change in (daemon.bundles.swap, lambda path: daemon.bundles.rollback()):
@@ -291,6 +291,12 @@ def test_no_change_begins_or_ends_while_the_server_stops(daemon: Daemon, monkeyp
     asyncio.run(stopped())
     assert daemon.service.active is before
     assert not opened[0].runtime.alive
+
+
+def test_a_long_opening_ends_of_itself_once_the_server_stops(daemon: Daemon, root: Path) -> None:
+    daemon.bundles.drain()
+    with pytest.raises(Problem, match="shutting down"):
+        daemon.bundles._preparing.open_next(Bundle(root / "b"))
 
 
 class Rig:
@@ -425,6 +431,39 @@ def test_requests_of_a_bundle_that_was_gone_back_from_are_waited_for(bundle: Bun
     driven(bundle, story)
 
 
+@pytest.mark.parametrize("what", ["verify", "open_next"])
+def test_what_is_opened_is_not_waited_for_once_no_work_is_taken_and_is_closed_when_it_is_there(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    async def story(rig: Rig) -> None:
+        entered, let, usual = threading.Event(), threading.Event(), getattr(rig.bundles._preparing, what)
+
+        def slow(given: Any) -> Any:
+            entered.set()
+            assert let.wait(PATIENCE_S)
+            return usual(given)
+
+        monkeypatch.setattr(rig.bundles._preparing, what, slow)
+        asked = asyncio.ensure_future(rig.client.arequest("GET", "/v2/health/live"))
+        changing = asyncio.ensure_future(rig.swap())
+        await until(entered.is_set)
+        rig.bundles.refuse()
+        with pytest.raises(Problem, match="shutting down") as caught:
+            await changing
+        assert (caught.value.slug, let.is_set(), rig.bundles._busy) == ("conflict", False, False)
+        monkeypatch.setattr("wenet_runtime.service.preparing.STOP_S", 0.01)
+        assert not rig.bundles._preparing.join()
+        let.set()
+        monkeypatch.setattr("wenet_runtime.service.preparing.STOP_S", PATIENCE_S)
+        assert rig.bundles._preparing.join()
+        assert (await asked).status_code == 200
+        assert rig.service.active is rig.servings[0]
+        assert [one.runtime.alive for one in rig.servings[1:]] == [False] * (what == "open_next")
+
+    rig = driven(bundle, story)
+    assert 'wenet_bundle_swaps_total{outcome="failed"} 1.0' in rig.service.metrics.render().decode()
+
+
 def hits(rig: Rig, at: int, met: int, missed: int) -> None:
     for verdict in [True] * met + [False] * missed:
         rig.servings[at].tally.answered(verdict)
@@ -544,7 +583,7 @@ def test_a_bundle_error_is_told_without_its_path(bundle: Bundle) -> None:
         def refuse(place: Path) -> Bundle:
             raise BundleError(f"{place} is a symbolic link: refused")
 
-        rig.bundles._verify = refuse
+        rig.bundles._preparing.verify = refuse
         with pytest.raises(Problem) as caught:
             await rig.swap()
         assert caught.value.detail == "… is a symbolic link: refused"

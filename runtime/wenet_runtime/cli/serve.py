@@ -47,10 +47,16 @@ def serve_until_drained(settings: Settings) -> None:
             abandoned = _serve(daemon, settings, Sockets(listener, admin, tls))
         finally:
             finished = daemon.close(timeout_s=0.0 if abandoned else settings.drain_timeout_s)
-    if abandoned or not finished:
-        fail(f"{max(1, abandoned)} accepted requests were abandoned after the drain's time", EXIT_FAILURE)
-    say("drained")
-    raise typer.Exit(0)
+    try:
+        if abandoned or not finished:
+            fail(f"{max(1, abandoned)} accepted requests were abandoned after the drain's time", EXIT_FAILURE)
+        say("drained")
+        raise typer.Exit(0)
+    except typer.Exit as end:
+        if daemon.bundles.left_opening:  # its thread is in an engine's code, and would abort an interpreter that ends
+            logging.shutdown()
+            os._exit(end.exit_code)
+        raise
 
 
 def _begin_logs(settings: Settings) -> None:

@@ -61,7 +61,8 @@ def open_serving(
         cascade = cascade_of(device.bundle, settings)
         planner = Planner()
         failed.callback(planner.close)
-        scheduler = make_scheduler(controller, device.bundle, settings, idle_w, cascade, planner.plan)
+        before = None if given is None else given.power
+        scheduler = make_scheduler(controller, device.bundle, settings, idle_w, cascade, planner.plan, before)
         if device.bundle.manifest.preprocess is not None:
             warm_up(device.bundle.manifest.preprocess)
         runtime = Runtime(
@@ -75,6 +76,6 @@ def open_serving(
         )
         opened.pop_all()
         failed.callback(runtime.close)
-        serving = Serving(device.bundle, runtime, Decisions(log, controller), planner, device.cache)
+        serving = Serving(device.bundle, runtime, Decisions(log, controller), planner, device.cache, scheduler.power)
         failed.pop_all()
     return serving, device

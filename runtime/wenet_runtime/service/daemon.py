@@ -112,10 +112,16 @@ def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
         watch = _watch(lambda: bundles.runtimes, _clock_device(settings.engine))
         failed.callback(watch.close)
         service = Service(serving, Metrics(serving.bundle, serving.runtime, log=log, watch=watch), policy)
-        given = device.given  # not the device, which would keep the first bundle's engines
+        # Not the device, which would keep the first bundle's engines.
+        given = dataclasses.replace(device.given, power=serving.power)
 
         def open_next(bundle: Bundle) -> Serving:
-            return open_serving(settings, log, service.defaults, given=dataclasses.replace(given, bundle=bundle))[0]
+            def told(what: str, done: int, total: int) -> None:
+                bundles.check_staying()  # so that a long opening ends of itself, with nothing half done
+
+            return open_serving(settings, log, service.defaults, told, given=dataclasses.replace(given, bundle=bundle))[
+                0
+            ]
 
         bundles = Bundles(
             service,

@@ -27,8 +27,9 @@ def make_scheduler(
     idle_w: Optional[float],
     cascade: Optional[Cascade],
     plan: Callable[[Callable[[], None]], None] = here_and_now,
+    before: Optional[PowerBudget] = None,
 ) -> "Scheduler[Ask]":
-    """The scheduler of a daemon; `plan` runs what may take some milliseconds.
+    """The scheduler of a daemon; `plan` runs what may take some milliseconds; for `before` see `power_budget`.
 
     Raises:
         EnergyUnavailable, SettingsError: see `power_budget`.
@@ -38,7 +39,7 @@ def make_scheduler(
         controller,
         max_queue=settings.max_queue,
         batching=Batching(rows, settings.max_delay_ms),
-        power=power_budget(controller, settings, idle_w),
+        power=power_budget(controller, settings, idle_w, before),
         escalation=None if cascade is None else Escalation(cascade),
         plan=plan,
     )
@@ -58,8 +59,16 @@ def cascade_of(bundle: Bundle, settings: Settings) -> Optional[Cascade]:
     return cascade
 
 
-def power_budget(controller: Controller, settings: Settings, idle_w: Optional[float]) -> Optional[PowerBudget]:
+def power_budget(
+    controller: Controller, settings: Settings, idle_w: Optional[float], before: Optional[PowerBudget] = None
+) -> Optional[PowerBudget]:
     """The average power or the battery that the settings ask for; None if for neither.
+
+    Args:
+        controller: its modes are to be asked for.
+        settings: of the daemon.
+        idle_w: what the idle board draws.
+        before: that of a bundle which these settings served before: what it spent stays spent. None at the start.
 
     Raises:
         EnergyUnavailable: no mode's energy is known.
@@ -80,12 +89,16 @@ def power_budget(controller: Controller, settings: Settings, idle_w: Optional[fl
     if settings.energy_wh is not None and settings.hours is not None:
         average_w = settings.energy_wh / settings.hours
         _check_above_idle(average_w, idle_w, f"--energy-wh {settings.energy_wh:g} for --hours {settings.hours:g}")
-        return PowerBudget.battery(
-            settings.energy_wh, settings.hours, idle_w, time.monotonic(), window_s=settings.power_window_s
-        )
-    assert settings.power_w is not None
-    _check_above_idle(settings.power_w, idle_w, "--power-w")
-    return PowerBudget(settings.power_w, settings.power_window_s, idle_w)
+        if before is None:
+            return PowerBudget.battery(
+                settings.energy_wh, settings.hours, idle_w, time.monotonic(), window_s=settings.power_window_s
+            )
+    else:
+        assert settings.power_w is not None
+        _check_above_idle(settings.power_w, idle_w, "--power-w")
+        if before is None:
+            return PowerBudget(settings.power_w, settings.power_window_s, idle_w)
+    return before.handed_on()
 
 
 def _check_above_idle(average_w: float, idle_w: float, what: str) -> None:

@@ -14,6 +14,7 @@ from wenet_runtime.errors import EngineError, SettingsError
 from wenet_runtime.loader import Loader
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.pool import Pool
+from wenet_runtime.power_budget import PowerBudget
 from wenet_runtime.profile import Profile
 from wenet_runtime.profile_file import DeviceProfile
 from wenet_runtime.registry import load
@@ -93,11 +94,13 @@ class Given:
     Attributes:
         meter, meter_name: the source of energy, idle watts known.
         bundle: verified already; None to open that of the settings.
+        power: what the daemon's power budget or battery was served by first; None without one.
     """
 
     meter: Meter
     meter_name: str
     bundle: Optional[Bundle] = None
+    power: Optional[PowerBudget] = None
 
 
 def open_cache(settings: Settings) -> DeviceCache:

@@ -26,7 +26,7 @@ async def left(serving: Serving, limit_s: float) -> bool:
 
 async def close(serving: Serving) -> None:
     """Free its engines, off the event loop."""
-    await run_in_threadpool(_close, serving)
+    await run_in_threadpool(close_here, serving)
 
 
 async def tidy() -> None:
@@ -34,7 +34,8 @@ async def tidy() -> None:
     await run_in_threadpool(_tidy)
 
 
-def _close(serving: Serving) -> None:
+def close_here(serving: Serving) -> None:
+    """Free its engines, on this thread."""
     if not serving.close(CLOSE_S):
         _LOG.error("the engine of bundle %s… does not end: its memory is lost", serving.bundle.sha256[:12])
 

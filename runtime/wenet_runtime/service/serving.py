@@ -6,6 +6,7 @@ from typing import Optional
 
 from wenet_runtime.builder import DeviceCache
 from wenet_runtime.bundle import Bundle
+from wenet_runtime.power_budget import PowerBudget
 from wenet_runtime.runtime import Runtime
 from wenet_runtime.service.decisions import Decisions
 from wenet_runtime.service.heads import Heads
@@ -27,6 +28,7 @@ class Serving:
         decisions: writes down what that runtime decided.
         planner: plans for that runtime; None if nothing does.
         cache: keeps what is measured of its modes; None if nothing does.
+        power: its power budget, which is handed on to the next bundle; None without.
         tally: how its requests end.
         statistics: how often and how long its modes worked.
         heads: what the heads of its requests say.
@@ -37,6 +39,7 @@ class Serving:
     decisions: Decisions
     planner: Optional[Planner] = None
     cache: Optional[DeviceCache] = None
+    power: Optional[PowerBudget] = None
     tally: Tally = field(default_factory=Tally)
     statistics: Statistics = field(default_factory=Statistics)
     heads: Heads = field(default_factory=Heads)

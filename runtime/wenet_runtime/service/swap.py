@@ -11,13 +11,12 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Coroutine, Dict, List, Optional, Tuple
 
-from starlette.concurrency import run_in_threadpool
-
 from wenet_runtime.bundle import Bundle
 from wenet_runtime.errors import WeNetError
 from wenet_runtime.runtime import Runtime
-from wenet_runtime.service.bundle_root import place_of, without_paths
+from wenet_runtime.service.bundle_root import without_paths
 from wenet_runtime.service.inference import Service
+from wenet_runtime.service.preparing import STOPPING, Preparing
 from wenet_runtime.service.probation import WINDOW_S, fault
 from wenet_runtime.service.problems import Problem
 from wenet_runtime.service.recalibration import measure_again
@@ -35,14 +34,13 @@ class Bundles:
 
     Args:
         service: what the routes serve from; its `active` is replaced here and nowhere else.
-        verify: opens a bundle and checks it. Raises `BundleError`.
-        open_next: makes a verified bundle ready to be served. Raises any `WeNetError`.
-        root: the folder that bundles may come from.
+        verify, open_next, root: see `Preparing`.
         window_s: how long a new bundle is watched.
         look_s: how often.
 
     Attributes:
         draining: the server is about to stop.
+        left_opening: `close` left a bundle's opening running.
         stop: begins that; set by the server, which has more to do for it.
     """
 
@@ -56,12 +54,10 @@ class Bundles:
         window_s: float = WINDOW_S,
         look_s: float = LOOK_S,
     ) -> None:
-        self.draining = False
+        self.draining = self.left_opening = False
         self.stop: Callable[[], None] = self.drain
         self._service = service
-        self._verify = verify
-        self._open_next = open_next
-        self._root = root
+        self._preparing = Preparing(verify, open_next, root)
         self._window_s = window_s
         self._look_s = look_s
         self._previous: Optional[Serving] = None
@@ -104,23 +100,25 @@ class Bundles:
             one.drain()
 
     def refuse(self) -> None:
-        """Take no new work from now on."""
+        """Take no new work from now on, and wait for no other bundle."""
         self.draining = True
+        self._preparing.give_up()
         for one in self.runtimes:
             one.refuse()
 
     def end(self) -> None:
         """Begin to stop the server. Raises `Problem` conflict if it has begun."""
-        self._check_staying()
+        self.check_staying()
         self.stop()
 
-    def _check_staying(self) -> None:
+    def check_staying(self) -> None:
+        """Raises `Problem` conflict once the server is about to stop; from any thread."""
         if self.draining:
-            raise Problem("conflict", "the server is shutting down: ask the next one")
+            raise Problem("conflict", STOPPING)
 
     def check_unchanging(self) -> None:
         """Raises `Problem` conflict while the bundle is being changed, or the server stops."""
-        self._check_staying()
+        self.check_staying()
         if self._busy:
             raise Problem("conflict", "the bundle is being changed: wait until that is done")
 
@@ -140,13 +138,10 @@ class Bundles:
         self.check_unchanging()
         self._busy = True
         try:
-            place = await run_in_threadpool(place_of, self._root, path)
-            bundle = await run_in_threadpool(self._verify, place)
-            await self._forget_previous()
-            serving = await run_in_threadpool(self._open_next, bundle)
+            serving = await self._preparing.prepared(path, self._forget_previous)
             if self.draining:
                 await close(serving)
-                self._check_staying()
+                self.check_staying()
         except WeNetError as error:
             self._service.metrics.swapped("failed")
             _LOG.warning("the bundle is not changed: %s", error)
@@ -250,4 +245,5 @@ class Bundles:
         """Finish accepted work and free everything; False if that took longer. After the event loop has ended."""
         end_s = time.monotonic() + timeout_s
         finished = [one.close(max(0.0, end_s - time.monotonic())) for one in self._servings]
+        self.left_opening = not self._preparing.join()
         return all(finished)
