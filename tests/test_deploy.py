@@ -596,6 +596,10 @@ def test_the_unit_is_exposed_little(host: Path) -> None:
         assert float(level.group(1)) <= limit, said
 
 
+def test_the_unit_is_not_started_again_where_only_a_person_can_help() -> None:
+    assert directives(UNIT)["RestartPreventExitStatus"] == "2 3 4"
+
+
 def test_the_unit_uses_what_ubuntu_18_04_s_systemd_knows() -> None:
     unit = directives(UNIT)
     assert set(unit) & set(NEWER) == set()

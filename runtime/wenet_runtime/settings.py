@@ -3,18 +3,18 @@
 Precedence: flag > environment > `--config` TOML > user TOML > system TOML > default.
 """
 
-import difflib
 import os
-import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Type
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from wenet_runtime.errors import SettingsError
+from wenet_runtime.settings_sources import check_lists, read_toml, variable_of, wrong_value
 
 SYSTEM_TOML = Path("/etc/wenet/runtime.toml")
+CONFIG = "WENET_CONFIG"  # the variable of `--config`
 
 
 def _user_dir(variable: str, fallback: str) -> Path:
@@ -161,6 +161,13 @@ class Settings(BaseSettings):
         default=False, description="listen on other than loopback addresses without a token file"
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("true and false are for settings that are on or off: give a value")
+        return value
+
     @field_validator("host")
     @classmethod
     def _host_not_empty(cls, value: str) -> str:
@@ -186,12 +193,13 @@ def load_settings(flags: Mapping[str, Any], *, config: Optional[Path] = None) ->
 
     Args:
         flags: settings given on the command line, those not given left out.
-        config: a TOML file that must exist.
+        config: a TOML file that must exist; that of the variable `WENET_CONFIG` if not given.
 
     Raises:
         SettingsError: an unknown key, an impossible value, values that contradict each other, or an unreadable file;
             names which.
     """
+    check_lists((name for name, field in Settings.model_fields.items() if field.annotation == List[str]), os.environ)
     from_files: Dict[str, Any] = {}
     for _, values in toml_files(config):
         from_files.update(values)
@@ -211,39 +219,27 @@ def load_settings(flags: Mapping[str, Any], *, config: Optional[Path] = None) ->
     try:
         return Joined(**flags)
     except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:  # values that are each possible and do not go together: the text names them
-            raise SettingsError(str(first["ctx"]["error"])) from None
-        name = str(first["loc"][0])
-        flag = "--" + name.replace("_", "-")
-        raise SettingsError(f"{flag} (WENET_{name.upper()}) is {first['input']!r}: {first['msg']}") from None
-    except ValueError as error:  # a list in the environment that is no JSON
-        raise SettingsError(f"an environment variable cannot be read: {error}") from None
+        descriptions = {name: str(field.description) for name, field in Settings.model_fields.items()}
+        raise SettingsError(wrong_value(error, origins(flags, config, os.environ), descriptions)) from None
+
+
+def origins(flags: Mapping[str, Any], config: Optional[Path], environment: Mapping[str, str]) -> Dict[str, str]:
+    """Where the value of each setting comes from, by its name. Raises `SettingsError` of a bad file."""
+    found = dict.fromkeys(Settings.model_fields, "default")
+    for path, values in toml_files(config):
+        found.update(dict.fromkeys(values, f"file {path}"))
+    for name in found:
+        variable = variable_of(name, environment)
+        if variable is not None:
+            found[name] = f"environment {variable}"
+    found.update({name: f"flag --{name.replace('_', '-')}" for name in flags})
+    return found
 
 
 def toml_files(config: Optional[Path]) -> Iterator[Tuple[Path, Dict[str, Any]]]:
     """The TOML files that are read and what stands in each; a later one counts more. Raises `SettingsError`."""
+    if config is None and os.environ.get(CONFIG):
+        config = Path(os.environ[CONFIG])
     for path in (SYSTEM_TOML, _user_dir("XDG_CONFIG_HOME", ".config") / "runtime.toml", config):
         if path is not None and (path is config or path.is_file()):
-            yield path, _read_toml(path)
-
-
-def _read_toml(path: Path) -> Dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-
-    try:
-        with path.open("rb") as file:
-            values: Dict[str, Any] = tomllib.load(file)
-    except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is no TOML: {error}") from None
-    for key in values:
-        if key not in Settings.model_fields:
-            close = difflib.get_close_matches(key, list(Settings.model_fields), n=1)
-            hint = f": did you mean '{close[0]}'?" if close else f": known are {', '.join(Settings.model_fields)}"
-            raise SettingsError(f"{path} has unknown key '{key}'{hint}")
-    return values
+            yield path, read_toml(path, Settings.model_fields)

@@ -148,12 +148,90 @@ def test_each_way_to_end_has_its_exit_code(command: Any, bundle_path: Path, own_
         taken.listen()
         codes = {
             0: ["modes", "--bundle", bundle_path],
-            1: ["profile", *sim[:-1], "abacus"],  # no such engine
+            1: ["profile", *sim[:-1], "json:JSONDecoder"],  # no engine
             2: ["modes", "--bundle", tmp_path / "nowhere"],
             3: ["verify", "--bundle", own_bundle],
             4: [*sim, "--budget-ms", "0.001", "--port", 0],
-            5: [*sim, "--meter", "abacus", "--port", 0],
+            5: [*sim, "--meter", "json:JSONDecoder", "--port", 0],
             6: [*sim, "--port", taken.getsockname()[1]],
         }
         found = {code: command(*words).exit_code for code, words in codes.items()}
     assert found == {code: code for code in codes}
+
+
+@pytest.mark.parametrize(("option", "name"), [("--engine", "trtt"), ("--meter", "nmvl")])
+def test_a_misspelt_engine_or_meter_is_a_wrong_setting(
+    command: Any, bundle_path: Path, tmp_path: Path, option: str, name: str
+) -> None:
+    sim = ["--bundle", bundle_path, "--cache-dir", tmp_path / "cache", "--profile-rounds", 10, "--engine", "sim"]
+    found = command("profile", *sim, option, name)
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert "did you mean" in found.stderr
+    assert "Known are auto, " in found.stderr
+
+
+@pytest.mark.parametrize("words", [["settings"], ["settings", "--json"], ["--help"], ["--version"], ["doctor"]])
+def test_a_full_stdout_is_one_line(words: List[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        found = subprocess.run(
+            [*START, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=START_S, check=False
+        )
+    said = "wenet-runtime: cannot write to stdout (No space left on device): make room there\n"
+    assert (found.returncode, found.stderr) == (1, said)
+
+
+def test_a_stdout_that_nobody_reads_ends_it_without_a_word() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as gone:
+        found = subprocess.run(
+            [*START, "settings"], stdout=gone, stderr=subprocess.PIPE, text=True, timeout=START_S, check=False
+        )
+    assert (found.returncode, found.stderr) == (1, "")
+
+
+def test_a_letter_that_stdout_lacks_is_written_as_its_number() -> None:
+    code = (
+        "from unittest import mock; from wenet_runtime.service.check import WARN, Check\n"
+        "one = Check('power setting', WARN, '5W', 'set another')\n"
+        "with mock.patch('wenet_runtime.service.doctor.examine', lambda settings: [one]):\n"
+        "    from wenet_runtime.cli import main; import sys; sys.argv[1:] = ['doctor']; main()"
+    )
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=START_S, check=False,
+        env={**os.environ, **ascii_only},
+    )  # fmt: skip
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "\\u2192 set another" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--bundle", "nowhere"], "no bundle at 'nowhere'"),
+        (["--tls-cert", "x"], "--tls-cert and --tls-key go together"),
+        (["serve", "--config", "bad.toml"], "bad.toml is no TOML"),
+    ],
+)
+def test_off_a_terminal_an_error_before_the_settings_are_known_is_a_line_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: List[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.toml").write_text("port = ")
+    found = run(*words, WENET_ENGIN="trt")
+    lines = [json.loads(line) for line in found.stderr.splitlines()]
+    assert found.returncode == 2
+    assert lines[-1]["level"] == "error"
+    assert said in lines[-1]["message"]
+    plain = run(*words, "--log-format", "text")
+    assert (plain.returncode, plain.stderr[:15]) == (2, "wenet-runtime: ")
+    assert run(*words, WENET_LOG_FORMAT="text").stderr == plain.stderr
+
+
+def test_the_daemon_warns_of_a_variable_that_is_nearly_a_setting(own_bundle: Path) -> None:
+    (own_bundle / "manifest.json").write_text("{}")
+    found = run("--bundle", str(own_bundle), WENET_ENGIN="sim")
+    first, last = [json.loads(line) for line in found.stderr.splitlines()]
+    assert (first["level"], last["level"], found.returncode) == ("warning", "error", 3)
+    assert first["message"].endswith("which is no setting: did you mean WENET_ENGINE?")

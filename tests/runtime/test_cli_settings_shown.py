@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from wenet_runtime.cli.settings_shown import misspelt, origins
-from wenet_runtime.settings import Settings
+from wenet_runtime.cli.settings_shown import misspelt
+from wenet_runtime.settings import Settings, origins
 
 
 def shown(found: Any, name: str) -> Any:
@@ -64,7 +64,14 @@ def test_a_variable_that_is_nearly_a_setting_is_told(command: Any, monkeypatch: 
         found.stderr
         == "warning: the environment has WENET_BUGDET_MS, which is no setting: did you mean WENET_BUDGET_MS?\n"
     )
-    assert misspelt({"WENET_URL": "x", "WENET_BUDGET_MS": "1", "WENETTY": "1", "WENET_SOMETHING_ELSE": "x"}) == []
+    monkeypatch.setattr("wenet_runtime.service.doctor.examine", lambda settings: [])
+    assert command("doctor").stderr == found.stderr
+    assert (
+        misspelt(
+            {"WENET_URL": "x", "WENET_CONFIG": "x", "WENET_BUDGET_MS": "1", "WENETTY": "1", "WENET_SOMETHING_ELSE": "x"}
+        )
+        == []
+    )
 
 
 def test_values_that_cannot_be_exit_2(command: Any, tmp_path: Path) -> None:

@@ -61,12 +61,34 @@ def test_sources_join_key_by_key(tmp_path: Path, user_toml: Path, monkeypatch: p
         ("budget_mss = 5", "unknown key 'budget_mss': did you mean 'budget_ms'"),
         ("zzzzzz = 5", "unknown key 'zzzzzz': known are bundle, budget_ms"),
         ("budget_ms = ", "is no TOML"),
-        ("budget_ms = 0", r"--budget-ms \(WENET_BUDGET_MS\) is 0"),
+        ("budget_ms = 0", r"--budget-ms \(WENET_BUDGET_MS\) is 0, from file .*c.toml: Input should be"),
+        ("budget_ms = 'abc'", r"is 'abc', from file .*c.toml: Input should be a valid number"),
+        ("budget_ms = true", r"is True, from file .*c.toml: true and false are for settings that are on or off"),
+        ("port = false", r"is False, from file .*c.toml: true and false are"),
+        ("on_miss = 'foo'", "is 'foo', from file .*c.toml: choose one of degrade, reject, late$"),
+        ("otel_endpoint = 'here'", "is 'here', from file .*c.toml: it is the same, to the collector at"),
     ],
 )
 def test_a_bad_file_is_refused_with_what_is_wrong(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         load_settings({}, config=write(tmp_path / "c.toml", text))
+
+
+def test_a_file_that_is_no_utf_8_is_refused_with_the_place(tmp_path: Path) -> None:
+    (tmp_path / "u.toml").write_bytes(b"port = 1 # \xff")
+    with pytest.raises(SettingsError, match=r"u\.toml is no TOML: byte 11 is no UTF-8; save it as UTF-8"):
+        load_settings({}, config=tmp_path / "u.toml")
+
+
+def test_the_file_may_be_named_by_a_variable_and_a_flag_counts_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WENET_CONFIG", str(write(tmp_path / "a.toml", "port = 1")))
+    assert load_settings({}).port == 1
+    assert load_settings({}, config=write(tmp_path / "b.toml", "port = 2")).port == 2
+    monkeypatch.setenv("WENET_CONFIG", "nowhere.toml")
+    with pytest.raises(SettingsError, match=r"cannot read nowhere\.toml"):
+        load_settings({})
 
 
 def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
@@ -132,14 +154,20 @@ def test_settings_of_several_sources_can_contradict_each_other(monkeypatch: pyte
 
 def test_a_variable_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WENET_PORT", "http")
-    with pytest.raises(SettingsError, match=r"WENET_PORT\) is 'http'"):
+    with pytest.raises(SettingsError, match=r"WENET_PORT\) is 'http', from environment WENET_PORT: "):
         load_settings({})
 
 
-def test_a_variable_that_should_be_a_list_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WENET_ALLOWED_HOST", "board")
-    with pytest.raises(SettingsError, match=r"environment variable cannot be read.*allowed_host"):
-        load_settings({})
+@pytest.mark.parametrize("name", ["WENET_ALLOWED_HOST", "wenet_fp32_layers"])
+def test_a_variable_that_should_be_a_list_says_how_one_is_given(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("a,b", "", '"a"', "[1]"):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(SettingsError) as refused:
+            load_settings({})
+        said = f"""{name} is {value!r}, which is no JSON list of texts: give {name}='["one", "two"]'"""
+        assert str(refused.value) == said
+    monkeypatch.setenv(name, '["one", "two"]')
+    assert getattr(load_settings({}), name[6:].lower()) == ["one", "two"]
 
 
 def test_settings_do_not_change_once_loaded() -> None:

@@ -16,7 +16,7 @@ from wenet_runtime.cli.flags import with_settings
 from wenet_runtime.cli.infer import infer
 from wenet_runtime.cli.plot import plot
 from wenet_runtime.cli.profile import ALWAYS_JSON, listed, profile
-from wenet_runtime.cli.settings_shown import settings
+from wenet_runtime.cli.settings_shown import settings, warn_of_misspelt
 
 app = typer.Typer(add_completion=True, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -54,7 +54,12 @@ def serve(flags: Dict[str, Any], config: Optional[Path]) -> None:
 
 def _serve(flags: Dict[str, Any], config: Optional[Path]) -> None:
     def action() -> None:
+        from wenet_runtime.cli.log_begin import asked_form, begin_logs
+
+        begin_logs(asked_form(flags))
         settings = checked_settings(flags, config)
+        begin_logs(settings.log_format)  # a file may ask for another form
+        warn_of_misspelt()
         from wenet_runtime.cli.serve import serve_until_drained
 
         serve_until_drained(settings)

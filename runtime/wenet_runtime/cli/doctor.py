@@ -9,6 +9,7 @@ import typer
 
 from wenet_runtime import __version__
 from wenet_runtime.cli.ends import EXIT_FAILURE, guarded
+from wenet_runtime.cli.settings_shown import warn_of_misspelt
 
 if TYPE_CHECKING:
     from wenet_runtime.service.check import Check
@@ -30,7 +31,9 @@ def doctor(
         from wenet_runtime.service.doctor import examine
         from wenet_runtime.settings import load_settings
 
-        checks = examine(load_settings(flags, config=config))
+        settings = load_settings(flags, config=config)
+        warn_of_misspelt()
+        checks = examine(settings)
         status = worst(checks)
         if as_json:
             members = {"version": __version__, "status": status, "checks": [asdict(one) for one in checks]}

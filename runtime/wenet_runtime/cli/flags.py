@@ -27,7 +27,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     config = inspect.Parameter(
         "config",
         inspect.Parameter.KEYWORD_ONLY,
-        default=typer.Option(None, help="TOML file with these settings", show_default=False),
+        default=typer.Option(None, help="TOML file with these settings (WENET_CONFIG)", show_default=False),
         annotation=Optional[Path],
     )
 

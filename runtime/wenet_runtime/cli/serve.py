@@ -6,20 +6,17 @@ import gc
 import logging
 import os
 import socket
-import sys
 from contextlib import ExitStack
 from typing import NamedTuple, NoReturn, Optional
 
 import typer
 
-from wenet_runtime.cli.ends import EXIT_BIND, EXIT_FAILURE, SAID, fail, say
+from wenet_runtime.cli.ends import EXIT_BIND, EXIT_FAILURE, fail, say
 from wenet_runtime.cli.progress import progress_shown
 from wenet_runtime.errors import SettingsError
-from wenet_runtime.service.access_log import ACCESS
 from wenet_runtime.service.admin_server import AdminServer, bind_admin, let_go
 from wenet_runtime.service.connections import Connections
 from wenet_runtime.service.daemon import Daemon, check_bind, open_daemon
-from wenet_runtime.service.logs import is_json, log_handler
 from wenet_runtime.service.notify import Liveness, Notifier, status_of
 from wenet_runtime.service.server import Server
 from wenet_runtime.service.tls import Tls, tls_of
@@ -28,7 +25,6 @@ from wenet_runtime.settings import Settings
 
 def serve_until_drained(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain and exit 0, or 1 if accepted work was abandoned."""
-    _begin_logs(settings)
     try:
         check_bind(settings)
     except SettingsError as error:
@@ -57,18 +53,6 @@ def serve_until_drained(settings: Settings) -> None:
             logging.shutdown()
             os._exit(end.exit_code)
         raise
-
-
-def _begin_logs(settings: Settings) -> None:
-    """Whatever this process has to say goes through one handler, unless somebody has set up another."""
-    if logging.getLogger().handlers:
-        return
-    descriptor = sys.stderr.fileno()
-    logging.basicConfig(level=logging.WARNING, handlers=[log_handler(settings.log_format, descriptor)])
-    logging.captureWarnings(True)
-    logging.getLogger(ACCESS).setLevel(logging.INFO)
-    if is_json(settings.log_format, descriptor):
-        logging.getLogger(SAID).setLevel(logging.INFO)
 
 
 class Sockets(NamedTuple):

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional
@@ -9,10 +10,10 @@ from typing import Any, Dict, List, Mapping, Optional
 import typer
 
 from wenet_runtime.cli.ends import guarded, say
-from wenet_runtime.settings import Settings, load_settings, toml_files
+from wenet_runtime.settings import CONFIG, Settings, load_settings, origins
+from wenet_runtime.settings_sources import PREFIX
 
-PREFIX = "WENET_"
-OTHERS = ("WENET_URL",)  # variables of the client's
+OTHERS = (CONFIG, "WENET_URL")  # the latter is the client's
 
 
 def settings(
@@ -29,8 +30,7 @@ def settings(
     def action() -> None:
         values = load_settings(flags, config=config).model_dump(mode="json")
         sources = origins(flags, config, os.environ)
-        for name in misspelt(os.environ):
-            say(f"warning: {name}")
+        warn_of_misspelt()
         if as_json:
             found = {name: {"value": value, "from": sources[name]} for name, value in values.items()}
             print(json.dumps(found, indent=1))
@@ -40,18 +40,10 @@ def settings(
     guarded(action)
 
 
-def origins(flags: Mapping[str, Any], config: Optional[Path], environment: Mapping[str, str]) -> Dict[str, str]:
-    """Where the value of each setting comes from, by its name. Raises `SettingsError` of a bad file."""
-    found = dict.fromkeys(Settings.model_fields, "default")
-    for path, values in toml_files(config):
-        found.update(dict.fromkeys(values, f"file {path}"))
-    variables = {name.upper(): name for name in environment}  # they are read in any case of letters
-    for name in found:
-        variable = variables.get(PREFIX + name.upper())
-        if variable is not None:
-            found[name] = f"environment {variable}"
-    found.update({name: f"flag --{name.replace('_', '-')}" for name in flags})
-    return found
+def warn_of_misspelt() -> None:
+    """Say which variables of the environment look like settings and are none."""
+    for one in misspelt(os.environ):
+        say(f"warning: {one}", logging.WARNING)
 
 
 def misspelt(environment: Mapping[str, str]) -> List[str]:

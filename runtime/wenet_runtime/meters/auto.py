@@ -8,7 +8,7 @@ from wenet_runtime.errors import MeterError
 from wenet_runtime.meters import METERS
 from wenet_runtime.meters.base import Meter
 from wenet_runtime.meters.none import NoMeter
-from wenet_runtime.registry import load
+from wenet_runtime.registry import make
 
 AUTO, NONE = "auto", "none"
 ORDER = ("ina3221", "tegrastats", "nvml", "rapl")
@@ -44,6 +44,7 @@ def choose_meter(
 
     Raises:
         MeterError: a meter that was named cannot deliver, or has no rails and was given one. `auto` raises none.
+        SettingsError: there is no meter of that name.
     """
     sysfs = SYSFS if sysfs is None else sysfs
     if name != AUTO:
@@ -76,13 +77,12 @@ def _unfit(name: str, on_gpu: bool, rail: Optional[str]) -> Optional[str]:
 
 
 def _start(name: str, rail: Optional[str], sysfs: Path) -> Meter:
-    make = load(METERS, name, kind="meter", error=MeterError)
     how: Dict[str, Any] = {}
     if name in WITH_RAILS:
         how["rail"] = rail
     if name in IN_SYSFS:
         how["sysfs"] = sysfs
-    meter: Meter = make(**how)
+    meter: Meter = make(METERS, name, kind="meter", error=MeterError, interface=Meter, also=(AUTO,), **how)
     return meter
 
 

@@ -130,5 +130,10 @@ def log_handler(form: str, descriptor: int) -> Aside:
         descriptor: of the open file or terminal that lines are written to.
     """
     handler = Aside(descriptor)
-    handler.setFormatter(JsonLines() if is_json(form, descriptor) else TextLines())
+    handler.setFormatter(formatter_of(form, descriptor))
     return handler
+
+
+def formatter_of(form: str, descriptor: int) -> logging.Formatter:
+    """What makes lines of that form; arguments as for `log_handler`."""
+    return JsonLines() if is_json(form, descriptor) else TextLines()

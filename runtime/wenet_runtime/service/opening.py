@@ -17,7 +17,7 @@ from wenet_runtime.pool import Pool
 from wenet_runtime.power_budget import PowerBudget
 from wenet_runtime.profile import Profile
 from wenet_runtime.profile_file import DeviceProfile
-from wenet_runtime.registry import load
+from wenet_runtime.registry import make as make_one
 from wenet_runtime.service.costs import LEAST_ROUNDS, TUNING_SHARE, Costs
 from wenet_runtime.service.engine_choice import choice_path, chosen_engine
 from wenet_runtime.service.metering import know_idle, open_meter
@@ -121,7 +121,10 @@ def _backend(settings: Settings, bundle: Bundle) -> Tuple[Backend, str]:
     options = EngineOptions(settings.cache_dir.expanduser(), tuple(settings.fp32_layers))
 
     def make(name: str) -> Backend:
-        backend: Backend = load(ENGINES, name, kind="engine", error=EngineError)(bundle, settings.threads or 1, options)
+        parts = (bundle, settings.threads or 1, options)
+        backend: Backend = make_one(
+            ENGINES, name, *parts, kind="engine", error=EngineError, interface=Backend, also=(AUTO,)
+        )
         return backend
 
     if settings.engine != AUTO:

@@ -125,10 +125,13 @@ def _tensorrt() -> Dict[str, Any]:
 
 def _engine(name: str) -> Dict[str, Any]:
     from wenet_runtime.engines import ENGINES
+    from wenet_runtime.engines.auto import AUTO
+    from wenet_runtime.engines.base import Backend
     from wenet_runtime.errors import EngineError
     from wenet_runtime.registry import load
 
-    return {"class": load(ENGINES, name, kind="engine", error=EngineError).__name__}
+    found = load(ENGINES, name, kind="engine", error=EngineError, interface=Backend, also=(AUTO,))
+    return {"class": found.__name__}
 
 
 def _meter(name: str, on_gpu: str, rail: str, sysfs: str) -> Dict[str, Any]:
