@@ -241,5 +241,14 @@ def toml_files(config: Optional[Path]) -> Iterator[Tuple[Path, Dict[str, Any]]]:
     if config is None and os.environ.get(CONFIG):
         config = Path(os.environ[CONFIG])
     for path in (SYSTEM_TOML, _user_dir("XDG_CONFIG_HOME", ".config") / "runtime.toml", config):
-        if path is not None and (path is config or path.is_file()):
+        if path is not None and (path is config or _is_there(path)):
             yield path, read_toml(path, Settings.model_fields)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except PermissionError:
+        if path == SYSTEM_TOML:
+            raise SettingsError(f"'{path}' may not be read by this user: let its folder be entered") from None
+        return False  # a service may run with a home that is another's

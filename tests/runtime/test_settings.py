@@ -152,6 +152,24 @@ def test_settings_of_several_sources_can_contradict_each_other(monkeypatch: pyte
     assert load_settings({"energy_wh": 5.0}).hours == 2
 
 
+def test_a_folder_that_may_not_be_entered_holds_no_settings_of_this_user(
+    user_toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = {str(user_toml)}
+    is_file = Path.is_file
+
+    def looked(path: Path) -> bool:
+        if str(path) in closed:
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", looked)
+    assert load_settings({}).port == 8000
+    closed.add("/etc/wenet/runtime.toml")
+    with pytest.raises(SettingsError, match="'/etc/wenet/runtime.toml' may not be read by this user"):
+        load_settings({})
+
+
 def test_a_variable_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WENET_PORT", "http")
     with pytest.raises(SettingsError, match=r"WENET_PORT\) is 'http', from environment WENET_PORT: "):
