@@ -76,7 +76,7 @@ def test_the_server_s_refusals_become_exit_codes(place: Path, url: str) -> None:
     assert (found.returncode, found.stdout) == (4, "")
     assert re.match(r"wenet-runtime: x\.npy: budget-impossible: .+\n$", found.stderr)
     found = wenet("infer", "x.npy", "--url", url, "--mode", "m9", cwd=place)
-    assert (found.returncode, found.stdout) == (1, "")
+    assert (found.returncode, found.stdout) == (2, "")
     assert "unknown-mode" in found.stderr
 
 
