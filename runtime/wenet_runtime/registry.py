@@ -17,6 +17,7 @@ def load(
     error: Type[WeNetError],
     interface: Optional[type] = None,
     also: Sequence[str] = (),
+    unknown: Optional[Type[WeNetError]] = None,
 ) -> Any:
     """Import what `name` stands for.
 
@@ -27,9 +28,7 @@ def load(
         error: the error to raise of what cannot be imported, or is no class with that interface.
         interface: the protocol whose methods the class must have; nothing is looked at if not given.
         also: names that the caller knows besides those of the table, for the message.
-
-    Raises:
-        SettingsError: the name is in no table, and no import string.
+        unknown: the error to raise of a name that is in no table, and no import string; `error` if not given.
     """
     target = table.get(name, name)
     module_name, separator, attribute = target.partition(":")
@@ -37,7 +36,7 @@ def load(
         known = (*also, *table)
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean '{close[0]}'? Known" if close else "known"
-        raise SettingsError(f"unknown {kind} '{name}': {hint} are {', '.join(known)}, or give your own as {OWN}")
+        raise (unknown or error)(f"unknown {kind} '{name}': {hint} are {', '.join(known)}, or give your own as {OWN}")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except Exception as cause:  # a module of somebody else's may raise anything
@@ -57,8 +56,12 @@ def make(
     also: Sequence[str] = (),
     **how: Any,
 ) -> Any:
-    """Make one of what `name` stands for, as `Class(*parts, **how)`; other arguments and errors as for `load`."""
-    found = load(table, name, kind=kind, error=error, interface=interface, also=also)
+    """Make one of what `name` stands for, as `Class(*parts, **how)`; other arguments and errors as for `load`.
+
+    Raises:
+        SettingsError: the name is in no table, and no import string.
+    """
+    found = load(table, name, kind=kind, error=error, interface=interface, also=also, unknown=SettingsError)
     try:
         one = found(*parts, **how)
     except WeNetError:

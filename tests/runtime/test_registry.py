@@ -25,12 +25,12 @@ def test_an_import_string_needs_no_entry() -> None:
 
 def test_an_unknown_name_is_a_wrong_setting_and_the_known_ones_are_told() -> None:
     with pytest.raises(SettingsError, match="unknown meter 'joule': known are auto, ordered, broken, or give your own"):
-        load(TABLE, "joule", kind="meter", error=MeterError, also=("auto",))
+        load(TABLE, "joule", kind="meter", error=MeterError, also=("auto",), unknown=SettingsError)
 
 
 def test_a_name_that_is_close_to_one_is_suggested() -> None:
     with pytest.raises(SettingsError, match=r"unknown engine 'trtt': did you mean 'trt'[?] Known are auto, ort, trt,"):
-        load(ENGINES, "trtt", kind="engine", error=EngineError, also=("auto",))
+        load(ENGINES, "trtt", kind="engine", error=EngineError, also=("auto",), unknown=SettingsError)
 
 
 @pytest.mark.parametrize("name", ["broken", "collections:NoSuchThing", "no.such.package:X", ":X", "collections:"])

@@ -116,7 +116,7 @@ def test_names_that_lead_nowhere_are_refused(tmp_path):
         open_source("folder:/no/such/place", 0)
     with pytest.raises(DataError, match="does not say where the images are"):
         open_source("parquet:", 0)
-    with pytest.raises(DataError, match=r"known are digits, .*folder:PATH, parquet:PATH, webdataset:PATH"):
+    with pytest.raises(DataError, match=r"nown are digits, .*folder:PATH, parquet:PATH, webdataset:PATH"):
         open_source("folders", 0)
     with pytest.raises(DataError, match="image size 5000 is out of range"):
         open_source(write("folder", tmp_path), 0, 5000)
