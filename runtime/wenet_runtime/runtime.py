@@ -27,6 +27,7 @@ from wenet_runtime.profile import Profile
 from wenet_runtime.result import Result
 from wenet_runtime.scheduler import Scheduler
 
+STOPPING = "the server is shutting down and takes no new work: send to another one"
 PROBE_AFTER_S = 0.05
 
 
@@ -153,7 +154,7 @@ class Runtime:
             Draining, NotReady, and what `Scheduler.submit` raises.
         """
         if not self._accepting:
-            raise Draining("the server is shutting down and takes no new work: send to another one")
+            raise Draining(STOPPING)
         if not self._loop.alive:
             raise EngineError("the engine's thread has ended: restart the daemon")
         if self._loop.stuck:
@@ -180,7 +181,7 @@ class Runtime:
         loop = self._loop
         with loop.changed:
             if not self._accepting:  # since it was looked at above
-                raise Draining("the server is shutting down and takes no new work: send to another one")
+                raise Draining(STOPPING)
             loop.expect(now_s)
             try:
                 choice = self._scheduler.submit(job, now_s, self.pool.residency)

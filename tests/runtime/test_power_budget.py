@@ -9,6 +9,7 @@ import pytest
 
 from wenet_runtime.energy_plan import Point
 from wenet_runtime.errors import BudgetError
+from wenet_runtime.power_account import PowerAccount
 from wenet_runtime.power_budget import PowerBudget
 
 IDLE_W = 2.0
@@ -304,6 +305,25 @@ def test_two_threads_that_charge_one_battery_lose_nothing_of_it() -> None:
         thread.join()
     for budget in budgets:
         assert budget.state.remaining_wh == pytest.approx(40.0 - 10.0 - IDLE_W * 0.4999 / 3600.0)
+
+
+@pytest.mark.parametrize("name", ["advance", "charge", "note"])
+def test_nobody_touches_the_account_without_its_lock(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, calls = getattr(PowerAccount, name), []
+
+    def watched(account: PowerAccount, *given: float) -> None:
+        calls.append(account.lock.locked())
+        method(account, *given)
+
+    monkeypatch.setattr(PowerAccount, name, watched)
+    budget = PowerBudget.battery(40.0, 10.0, IDLE_W, 0.0)
+    for second in range(3):
+        budget.arrived(1, float(second))
+        budget.plan(POINTS, float(second))
+        budget.spent(None, 3600.0, float(second), second + 0.5)
+        budget.tick(second + 0.6)
+    assert calls
+    assert all(calls)
 
 
 def test_an_idle_ledger_goes_on_from_its_first_tick_without_points() -> None:

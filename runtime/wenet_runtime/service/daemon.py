@@ -119,9 +119,10 @@ def open_daemon(settings: Settings, progress: Progress = silent) -> Daemon:
             def told(what: str, done: int, total: int) -> None:
                 bundles.check_staying()  # so that a long opening ends of itself, with nothing half done
 
-            return open_serving(settings, log, service.defaults, told, given=dataclasses.replace(given, bundle=bundle))[
-                0
-            ]
+            opened, _ = open_serving(
+                settings, log, service.defaults, told, given=dataclasses.replace(given, bundle=bundle)
+            )
+            return opened
 
         bundles = Bundles(
             service,
